@@ -1,0 +1,55 @@
+# Every target sets up what it needs from a bare Python >= 3.11 (uv when present, venv + pip when not).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.txt Makefile | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all test-dbgpt lint format bench lock clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## The development environment in .venv
+
+$(STAMP): pyproject.toml requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "redis_registry needs Python >= 3.11; say which: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up .venv (once) ..." >&2
+	@rm -f $(VENV)/.ready-*
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv -q --allow-existing --python $(PYTHON) $(VENV) && \
+	  uv pip install -q --python $(BIN)/python -r requirements/dev.txt && \
+	  uv pip install -q --python $(BIN)/python --no-deps -e .; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/dev.txt && \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .; \
+	fi
+	@touch $@
+
+demo: $(STAMP)  ## Two controllers, six workers, one real server: watch it tell the truth (KEEP=1 leaves it running)
+	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
+
+test: $(STAMP)  ## All tests (under 6 minutes on 2 cores)
+	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, detection times, mass death (about 5 minutes)
+	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
+
+test-dbgpt: $(STAMP)  ## DB-GPT's own registry tests and its real worker against ours, in a venv of their own
+	@tests/dbgpt/run.sh
+
+lint: $(STAMP)  ## Format, style, floors, types, spelling
+	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && $(BIN)/lint-imports && $(BIN)/pyright && $(BIN)/codespell
+
+format: $(STAMP)  ## Let ruff rewrite the tree
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## Every figure of the README, side by side in one run
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(STAMP)  ## Compile the pinned requirements (names and versions only)
+	@$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile -q --python-version 3.11 --universal --no-emit-index-url --no-annotate --no-header --extra all --group dev pyproject.toml -o requirements/dev.txt
+
+clean:  ## Remove environments and caches
+	rm -rf .venv .venv-dbgpt .cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,65 @@
+"""redis_registry: the registry for model workers that tells the truth."""
+
+from importlib.metadata import version as _version
+
+from redis_registry import errors
+from redis_registry.core.events import Event, Kind
+from redis_registry.errors import (
+    AccessDenied,
+    ConfigurationError,
+    EmbeddedServerError,
+    FormatMismatch,
+    InvalidInstance,
+    KeyConflict,
+    LeaseLost,
+    OutOfMemory,
+    PartitionMismatch,
+    PoolExhausted,
+    RegistryClosed,
+    RegistryError,
+    RegistryRefused,
+    RegistryUnavailable,
+    Superseded,
+)
+from redis_registry.model import Health, Identity, ModelInstance
+from redis_registry.registry import RedisModelRegistry, SyncModelRegistry
+from redis_registry.roles.checker import CheckerStatus
+from redis_registry.settings import GuardSettings, RegistrySettings
+from redis_registry.store.operations import Beat
+from redis_registry.store.replies import Hold, Status
+from redis_registry.telemetry import Telemetry
+
+__version__ = _version("redis-registry")
+
+__all__ = [
+    "AccessDenied",
+    "Beat",
+    "CheckerStatus",
+    "ConfigurationError",
+    "EmbeddedServerError",
+    "Event",
+    "FormatMismatch",
+    "GuardSettings",
+    "Health",
+    "Hold",
+    "Identity",
+    "InvalidInstance",
+    "KeyConflict",
+    "Kind",
+    "LeaseLost",
+    "ModelInstance",
+    "OutOfMemory",
+    "PartitionMismatch",
+    "PoolExhausted",
+    "RedisModelRegistry",
+    "RegistryClosed",
+    "RegistryError",
+    "RegistryRefused",
+    "RegistrySettings",
+    "RegistryUnavailable",
+    "Status",
+    "Superseded",
+    "SyncModelRegistry",
+    "Telemetry",
+    "errors",
+]

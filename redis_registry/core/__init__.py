@@ -1,0 +1,1 @@
+"""What the registry means, on top of what Redis does."""

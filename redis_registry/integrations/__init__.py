@@ -1,0 +1,1 @@
+"""Other projects' interfaces in Python, one file each."""

@@ -1,0 +1,230 @@
+"""The words of the registry: what an instance is, and what may be said of it."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+
+from redis_registry.errors import InvalidInstance
+
+__all__ = [
+    "MAX_EXTRA_BYTES",
+    "MAX_HOST_BYTES",
+    "MAX_MODEL_NAME_BYTES",
+    "Health",
+    "Identity",
+    "ModelInstance",
+    "explain_invalid",
+]
+
+MAX_MODEL_NAME_BYTES = 512
+MAX_HOST_BYTES = 255
+MAX_EXTRA_BYTES = 64 * 1024
+"""Bound of one instance's free-form part (prompt template and metadata), in bytes on the wire."""
+
+MIN_TIMEOUT_SECS = 0.05
+MAX_TIMEOUT_SECS = 30 * 86_400.0
+
+_SHOWN = 60  # characters of a bad value that an error repeats
+_INCARNATION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Identity(NamedTuple):
+    """What makes an instance that instance: the model it serves and where."""
+
+    model_name: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.model_name} at {host}:{self.port}"
+
+
+class Health(StrEnum):
+    """What a read may say of an instance's life."""
+
+    HEALTHY = "healthy"
+    """Its deadline lies ahead (or it asked not to be checked)."""
+
+    PROTECTED = "protected"
+    """Its deadline has passed, but recovery or the guard says: don't judge yet."""
+
+    OVERDUE = "overdue"
+    """Its deadline has passed; no sweep has flipped it yet, but no read serves it."""
+
+    UNHEALTHY = "unhealthy"
+    """Flipped by a sweep, or deregistered."""
+
+
+def _text(value: str, what: str, limit: int) -> str:
+    stripped = value.strip()
+    if not stripped:
+        msg = f"{what} must not be empty"
+        raise ValueError(msg)
+    try:
+        size = len(stripped.encode())
+    except UnicodeEncodeError as error:
+        msg = f"{what} holds a lone surrogate at position {error.start}, which is not text"
+        raise ValueError(msg) from None
+    if size > limit:
+        msg = f"{what} is {size} bytes long, the limit is {limit}: {stripped[:24]!r}…"
+        raise ValueError(msg)
+    return stripped
+
+
+def _model_name(value: str) -> str:
+    return _text(value, "model_name", MAX_MODEL_NAME_BYTES)
+
+
+def _host(value: str) -> str:
+    return _text(value, "host", MAX_HOST_BYTES)
+
+
+def _encodable(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            msg = f"holds a lone surrogate at position {error.start}, which is not text"
+            raise ValueError(msg) from None
+    return value
+
+
+def _weight(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        msg = f"weight must be a finite number of 0 or more, not {value}"
+        raise ValueError(msg)
+    return value
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        msg = "must be a number, not a boolean"
+        raise ValueError(msg)  # noqa: TRY004  pydantic wants a ValueError
+    return value
+
+
+def _aware(value: datetime | None) -> datetime | None:
+    """A naive time is local time: DB-GPT's are."""
+    if value is None or value.tzinfo is not None:
+        return value
+    try:
+        return value.astimezone()
+    except (OverflowError, OSError) as error:
+        msg = f"is out of range: {value}"
+        raise ValueError(msg) from error
+
+
+def _incarnation(value: str | None) -> str | None:
+    if value is not None and not _INCARNATION.fullmatch(value):
+        msg = "incarnation must be 1 to 64 of A-Z a-z 0-9 _ -"
+        raise ValueError(msg)
+    return value
+
+
+class ModelInstance(BaseModel):
+    """One worker endpoint serving one model.
+
+    The first ten fields are DB-GPT's, with its meaning. Identity is ``(model_name, host,
+    port)``. Surrounding white space of the names is stripped.
+
+    Attributes:
+        model_name: The model served, any Unicode text of at most 512 bytes; in DB-GPT
+            always ``"<name>@<worker type>"``.
+        host: Where it listens, any text of at most 255 bytes (IPv6 with zone included).
+        port: 1 to 65535.
+        weight: Finite and not negative; 0 takes no new work.
+        check_healthy: ``False``: silence never makes it unhealthy.
+        healthy: Answered by the registry; ignored when registering (registering revives).
+        enabled: The registrant's own switch; set by the first registration only.
+        prompt_template: Free text.
+        last_heartbeat: Aware; by Redis's clock. A naive one is taken as local time.
+        remove_from_registry: An instruction to deregister, not state.
+        incarnation: One life of an instance. A call of an older one changes nothing.
+        heartbeat_timeout_secs: This instance's own timeout; ``None``: the registry's.
+        zone: Where it runs, for zone-aware choice.
+        metadata: Anything JSON-like, up to 64 KiB with the prompt template.
+        state: Answered by the registry: how ``healthy`` was judged.
+        revision: Answered by the registry: number of the last change to this record.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore", protected_namespaces=(), validate_assignment=True
+    )
+
+    model_name: Annotated[str, AfterValidator(_model_name)]
+    host: Annotated[str, AfterValidator(_host)]
+    port: Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535)]
+    weight: Annotated[
+        float | None, BeforeValidator(_not_bool), AfterValidator(_weight)
+    ] = 1.0
+    check_healthy: bool | None = True
+    healthy: bool | None = False
+    enabled: bool | None = True
+    prompt_template: Annotated[str | None, AfterValidator(_encodable)] = None
+    last_heartbeat: Annotated[datetime | None, AfterValidator(_aware)] = None
+    remove_from_registry: bool | None = False
+
+    incarnation: Annotated[str | None, AfterValidator(_incarnation)] = None
+    heartbeat_timeout_secs: Annotated[
+        float | None, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)
+    ] = None
+    zone: Annotated[str | None, AfterValidator(_encodable)] = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    state: Health | None = None
+    revision: int | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Model, host and port."""
+        return Identity(self.model_name, self.host, self.port)
+
+    @property
+    def str_last_heartbeat(self) -> str | None:
+        """The last heartbeat as local ``YYYY-MM-DD HH:MM:SS``, as DB-GPT shows it."""
+        if self.last_heartbeat is None:
+            return None
+        return self.last_heartbeat.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a plain dictionary."""
+        return self.model_dump()
+
+    @classmethod
+    def of(cls, **fields: Any) -> ModelInstance:
+        """Build an instance from untrusted fields.
+
+        Raises:
+            InvalidInstance: A field is missing or not acceptable; the message says which.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise InvalidInstance(explain_invalid(error)) from error
+
+
+def explain_invalid(error: ValidationError) -> str:
+    """Pydantic's findings in one line: each field, what is wrong and the value (cut short)."""
+    found: list[str] = []
+    for item in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(part) for part in item["loc"]) or "instance"
+        value = repr(item.get("input"))
+        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+        found.append(f"{where}: {item['msg']} (got {shown})")
+    return "; ".join(found)
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,408 @@
+"""The front door: :class:`RedisModelRegistry` and its sync twin."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from redis_registry.core.coalescer import Coalescer
+from redis_registry.errors import ConfigurationError, InvalidInstance
+from redis_registry.model import MAX_MODEL_NAME_BYTES, ModelInstance
+from redis_registry.roles.checker import Checker, CheckerStatus
+from redis_registry.selection import pick
+from redis_registry.settings import RegistrySettings
+from redis_registry.store.executor import AsyncExecutor, SyncExecutor
+from redis_registry.store.operations import Beat, Operations, superseded
+from redis_registry.store.replies import Status
+from redis_registry.telemetry import DEAF, Telemetry
+
+__all__ = ["RedisModelRegistry", "SyncModelRegistry"]
+
+
+def _checked(instance: object) -> ModelInstance:
+    if not isinstance(instance, ModelInstance):
+        msg = f"expected a redis_registry.ModelInstance, got {type(instance).__name__}: {instance!r:.60}"
+        raise InvalidInstance(msg)
+    return instance
+
+
+def _readable(model_name: object) -> str | None:
+    """The name as stored; ``None`` when nothing of that name can be stored."""
+    if not isinstance(model_name, str):
+        msg = f"model_name: must be text, got {model_name!r:.60}"
+        raise InvalidInstance(msg)
+    stripped = model_name.strip()
+    try:
+        size = len(stripped.encode())
+    except UnicodeEncodeError:
+        return None
+    return stripped if 0 < size <= MAX_MODEL_NAME_BYTES else None
+
+
+def _actor(role: str) -> str:
+    """A name no other registry object has: role, host, process and a random part."""
+    return f"{role}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+class RedisModelRegistry:
+    """A registry of model instances on one Redis, for event loops.
+
+    Building one does no I/O and needs no event loop; the first awaited call connects, on the
+    loop it runs on, and starts the checker there.
+
+    Example:
+        >>> registry = RedisModelRegistry.from_url("redis://localhost:6379/0")
+        >>> async with registry:
+        ...     await registry.register_instance(instance)
+
+    Args:
+        client: A ready ``redis.asyncio`` client (fakeredis included); it stays yours to close.
+            Without one, the registry connects to ``settings.url`` by itself.
+        settings: How it behaves; without it, from ``options`` and ``REDIS_REGISTRY_*``.
+        run_checker: Whether this process shares in sweeping; ``False`` for workers and pure
+            readers.
+        telemetry: An observer of counts and durations.
+        **options: Fields of :class:`~redis_registry.settings.RegistrySettings`.
+
+    Raises:
+        ConfigurationError: A setting is unknown or not acceptable.
+    """
+
+    def __init__(
+        self,
+        client: Any = None,
+        *,
+        settings: RegistrySettings | None = None,
+        run_checker: bool = True,
+        telemetry: Telemetry = DEAF,
+        **options: Any,
+    ) -> None:
+        if settings is not None and options:
+            msg = f"give settings or options, not both: {', '.join(options)}"
+            raise ConfigurationError(msg)
+        self.settings = settings or RegistrySettings.of(**options)
+        self.name = _actor("registry")
+        self._operations = Operations(self.settings, actor=self.name)
+        self._executor = AsyncExecutor(
+            self.settings, client=client, telemetry=telemetry
+        )
+        self._sync_executor = SyncExecutor(
+            self.settings, twin_of=client, telemetry=telemetry
+        )
+        self._checker = (
+            Checker(
+                self._operations,
+                self._executor,
+                holder=self.name,
+                telemetry=telemetry,
+            )
+            if run_checker
+            else None
+        )
+        self._coalescer: Coalescer | None = None
+        self._binding = threading.Lock()
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        run_checker: bool = True,
+        telemetry: Telemetry = DEAF,
+        **options: Any,
+    ) -> Self:
+        """Build a registry that connects to ``url`` by itself.
+
+        Args:
+            url: ``redis://``, ``rediss://``, ``unix://``, ``valkey://`` or ``valkeys://``.
+            run_checker: See the class.
+            telemetry: See the class.
+            **options: ``namespace``, ``heartbeat_interval_secs`` (how often the checker sweeps,
+                at the latest), ``heartbeat_timeout_secs`` (silence after which an instance is
+                dead) and the other fields of
+                :class:`~redis_registry.settings.RegistrySettings`.
+
+        Raises:
+            ConfigurationError: A setting is unknown or not acceptable.
+        """
+        return cls(run_checker=run_checker, telemetry=telemetry, url=url, **options)
+
+    async def __aenter__(self) -> Self:
+        self._executor.reopen()
+        self._bind()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop the checker, give its leases back and close the connections."""
+        if self._coalescer is not None:
+            coalescer, self._coalescer = self._coalescer, None
+            if coalescer.loop is asyncio.get_running_loop():
+                await coalescer.aclose()
+        if self._checker is not None:
+            await self._checker.aclose()
+        await self._executor.aclose()
+        self._sync_executor.close()
+
+    def _bind(self) -> None:
+        """Start the checker on the running loop, unless it lives already."""
+        if self._checker is not None and not self._checker.alive():
+            with self._binding:
+                if not self._checker.alive():
+                    self._checker.start()
+
+    async def register_instance(self, instance: ModelInstance) -> bool:
+        """Register an instance, or revive and update the one at its address.
+
+        A new one is stored with all its fields. A known one gets weight, prompt template, zone
+        and metadata from ``instance`` and is healthy again; its ``enabled`` and
+        ``check_healthy`` stay, unless a new incarnation registers.
+
+        Returns:
+            ``True``.
+
+        Raises:
+            InvalidInstance: A field is not acceptable; nothing was stored.
+            RegistryUnavailable: Redis did not answer in time.
+            OutOfMemory: Redis takes nothing new.
+        """
+        operation = self._operations.register(_checked(instance))
+        self._bind()
+        await self._executor.run(operation)
+        return True
+
+    async def deregister_instance(self, instance: ModelInstance) -> bool:
+        """Make an instance unhealthy; it stays listed. Unknown: nothing happens.
+
+        With ``instance.remove_from_registry`` it is removed at once.
+
+        Returns:
+            ``True``.
+
+        Raises:
+            Superseded: A newer incarnation lives there; nothing was changed.
+            RegistryUnavailable: Redis did not answer in time.
+        """
+        _checked(instance)
+        self._bind()
+        await self._executor.run(
+            self._operations.deregister(
+                instance, remove=bool(instance.remove_from_registry)
+            )
+        )
+        return True
+
+    async def send_heartbeat(self, instance: ModelInstance) -> bool:
+        """Say that an instance is alive; an unknown one is registered with all it carries.
+
+        Concurrent calls of one process travel together.
+
+        Returns:
+            ``True``.
+
+        Raises:
+            Superseded: A newer incarnation lives there; nothing was changed.
+            RegistryUnavailable: Redis did not answer in time.
+        """
+        _checked(instance)
+        self._bind()
+        coalescer = self._coalescer
+        if coalescer is None or coalescer.loop is not asyncio.get_running_loop():
+            coalescer = self._coalescer = Coalescer(self._beat)
+        if await coalescer.beat(instance) is Beat.SUPERSEDED:
+            raise superseded(instance)
+        return True
+
+    async def send_heartbeats(self, instances: Sequence[ModelInstance]) -> list[Beat]:
+        """Say that many instances are alive, 1,000 a call.
+
+        Returns:
+            For each, in order: taken (also when it had to be registered), or superseded.
+
+        Raises:
+            RegistryUnavailable: Redis did not answer in time.
+        """
+        for instance in instances:
+            _checked(instance)
+        self._bind()
+        return await self._beat(instances)
+
+    async def _beat(self, instances: Sequence[ModelInstance]) -> list[Beat]:
+        return await self._executor.run(self._operations.heartbeats(instances))
+
+    async def get_all_instances(
+        self, model_name: str, healthy_only: bool = False
+    ) -> list[ModelInstance]:
+        """All instances of one model, in order of registration.
+
+        Each is judged by its deadline at this moment, so a dead one is not healthy between two
+        sweeps. Disabled ones are included.
+
+        Args:
+            model_name: Exact name; an unknown one has no instances.
+            healthy_only: Leave out the unhealthy.
+
+        Raises:
+            RegistryUnavailable: Redis did not answer in time.
+        """
+        name = _readable(model_name)
+        self._bind()
+        if name is None:
+            return []
+        return await self._executor.run(
+            self._operations.read(name, healthy_only=healthy_only)
+        )
+
+    async def get_all_model_instances(
+        self, healthy_only: bool = False
+    ) -> list[ModelInstance]:
+        """All instances of all models; see :meth:`get_all_instances`."""
+        self._bind()
+        return await self._executor.run(
+            self._operations.read(None, healthy_only=healthy_only)
+        )
+
+    async def select_one_health_instance(self, model_name: str) -> ModelInstance | None:
+        """One healthy and enabled instance, uniformly at random; ``None`` if there is none."""
+        name = _readable(model_name)
+        self._bind()
+        if name is None:
+            return None
+        chosen = pick(await self._executor.run(self._operations.sample(name)))
+        if chosen is None:
+            chosen = pick(await self.get_all_instances(name, healthy_only=True))
+        return chosen
+
+    def sync_get_all_instances(
+        self, model_name: str, healthy_only: bool = False
+    ) -> list[ModelInstance]:
+        """As :meth:`get_all_instances`, for threads and for code inside a running loop.
+
+        It blocks the calling thread for one round trip.
+        """
+        name = _readable(model_name)
+        if name is None:
+            return []
+        return self._sync_executor.run(
+            self._operations.read(name, healthy_only=healthy_only)
+        )
+
+    async def status(self) -> list[Status]:
+        """What each partition knows of itself: lease, recovery, guard, counts."""
+        return await self._executor.run(self._operations.status())
+
+    @property
+    def checker(self) -> CheckerStatus | None:
+        """How this object's checker is doing; ``None``: it has none."""
+        return self._checker.status if self._checker is not None else None
+
+
+class SyncModelRegistry:
+    """The registry for threads: the same operations, blocking; no checker.
+
+    Args:
+        settings: How it behaves; without it, from ``options`` and ``REDIS_REGISTRY_*``.
+        telemetry: An observer of counts and durations.
+        **options: Fields of :class:`~redis_registry.settings.RegistrySettings`.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: RegistrySettings | None = None,
+        telemetry: Telemetry = DEAF,
+        **options: Any,
+    ) -> None:
+        self.settings = settings or RegistrySettings.of(**options)
+        self.name = _actor("sync")
+        self._operations = Operations(self.settings, actor=self.name)
+        self._executor = SyncExecutor(self.settings, telemetry=telemetry)
+
+    @classmethod
+    def from_url(cls, url: str, *, telemetry: Telemetry = DEAF, **options: Any) -> Self:
+        """Build one that connects to ``url``; see :meth:`RedisModelRegistry.from_url`."""
+        return cls(telemetry=telemetry, url=url, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._executor.close()
+
+    def register_instance(self, instance: ModelInstance) -> bool:
+        """As :meth:`RedisModelRegistry.register_instance`."""
+        self._executor.run(self._operations.register(_checked(instance)))
+        return True
+
+    def deregister_instance(self, instance: ModelInstance) -> bool:
+        """As :meth:`RedisModelRegistry.deregister_instance`."""
+        _checked(instance)
+        remove = bool(instance.remove_from_registry)
+        self._executor.run(self._operations.deregister(instance, remove=remove))
+        return True
+
+    def send_heartbeat(self, instance: ModelInstance) -> bool:
+        """As :meth:`RedisModelRegistry.send_heartbeat`, without gathering."""
+        (beat,) = self.send_heartbeats([_checked(instance)])
+        if beat is Beat.SUPERSEDED:
+            raise superseded(instance)
+        return True
+
+    def send_heartbeats(self, instances: Sequence[ModelInstance]) -> list[Beat]:
+        """As :meth:`RedisModelRegistry.send_heartbeats`."""
+        for instance in instances:
+            _checked(instance)
+        return self._executor.run(self._operations.heartbeats(instances))
+
+    def get_all_instances(
+        self, model_name: str, healthy_only: bool = False
+    ) -> list[ModelInstance]:
+        """As :meth:`RedisModelRegistry.get_all_instances`."""
+        name = _readable(model_name)
+        if name is None:
+            return []
+        return self._executor.run(
+            self._operations.read(name, healthy_only=healthy_only)
+        )
+
+    def get_all_model_instances(
+        self, healthy_only: bool = False
+    ) -> list[ModelInstance]:
+        """As :meth:`RedisModelRegistry.get_all_model_instances`."""
+        return self._executor.run(
+            self._operations.read(None, healthy_only=healthy_only)
+        )
+
+    def select_one_health_instance(self, model_name: str) -> ModelInstance | None:
+        """As :meth:`RedisModelRegistry.select_one_health_instance`."""
+        name = _readable(model_name)
+        if name is None:
+            return None
+        chosen = pick(self._executor.run(self._operations.sample(name)))
+        return chosen or pick(self.get_all_instances(name, healthy_only=True))
+
+    def status(self) -> list[Status]:
+        """As :meth:`RedisModelRegistry.status`."""
+        return self._executor.run(self._operations.status())

@@ -1,0 +1,348 @@
+"""The checker: in every controller, one coroutine per partition; only the lease holder sweeps.
+
+It wakes at the next deadline, renews its term well before it ends, and never dies of an error:
+it says what went wrong, backs off with jitter, and goes on (promise S1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from redis_registry.errors import LeaseLost, RegistryClosed, RegistryError
+from redis_registry.store.executor import AsyncExecutor
+from redis_registry.store.operations import Operations, Term
+from redis_registry.store.replies import Sweep
+from redis_registry.telemetry import DEAF, Telemetry
+
+__all__ = ["Checker", "CheckerStatus"]
+
+PAGE = 1000
+LEAST_WAIT_SECS = 0.002
+MOST_BACKOFF_SECS = 2.0
+RELEASE_SECS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class CheckerStatus:
+    """How a checker is doing, for health checks.
+
+    Attributes:
+        running: Its coroutines exist.
+        leads: Partitions whose lease it holds.
+        sweeps: How often it swept.
+        flips: How many instances it flipped.
+        failures: Errors since its last success, in the worst partition.
+        last_error: The newest error, as text.
+        last_success: When it last succeeded, by this process's monotonic clock in seconds.
+    """
+
+    running: bool = False
+    leads: set[int] = field(default_factory=set[int])
+    sweeps: int = 0
+    flips: int = 0
+    failures: int = 0
+    last_error: str | None = None
+    last_success: float | None = None
+
+    @property
+    def quiet_secs(self) -> float | None:
+        """Seconds since the last success; ``None``: none yet."""
+        return (
+            None if self.last_success is None else time.monotonic() - self.last_success
+        )
+
+
+class Checker:
+    """Sweeps a namespace on one event loop.
+
+    Args:
+        operations: What to run.
+        executor: Where to run it.
+        holder: A name no other checker has.
+        telemetry: Who is told of sweeps, flips and errors.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        executor: AsyncExecutor,
+        *,
+        holder: str,
+        telemetry: Telemetry = DEAF,
+    ) -> None:
+        self.holder = holder
+        self.status = CheckerStatus()
+        self._operations = operations
+        self._settings = operations.settings
+        self._executor = executor
+        self._telemetry = telemetry
+        self._terms: dict[int, Term] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def runs_on(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether its coroutine lives on that loop."""
+        return self._loop is loop and self._task is not None and not self._task.done()
+
+    def alive(self) -> bool:
+        """Whether its coroutine lives on a loop that still runs."""
+        return (
+            self._task is not None
+            and not self._task.done()
+            and self._loop is not None
+            and not self._loop.is_closed()
+        )
+
+    def start(self) -> None:
+        """Start on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run(), name=f"checker {self.holder}")
+        self.status.running = True
+
+    async def aclose(self) -> None:
+        """Stop, and give the leases back."""
+        if self._task is not None and self.runs_on(asyncio.get_running_loop()):
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+
+    async def _run(self) -> None:
+        try:
+            partitions = await self._partitions()
+            async with asyncio.TaskGroup() as group:
+                for partition in range(partitions):
+                    group.create_task(
+                        self._watch(partition),
+                        name=f"checker {self.holder}/{partition}",
+                    )
+        finally:
+            self.status.running = False
+            await self._release()
+
+    async def _partitions(self) -> int:
+        attempt = 0
+        while True:
+            try:
+                await self._executor.run(self._operations.status())
+            except Exception as error:  # noqa: BLE001  promise S1
+                attempt += 1
+                await self._failed(0, error, attempt)
+            else:
+                return self._operations.partitions or 1
+
+    async def _watch(self, partition: int) -> None:
+        attempt = 0
+        while True:
+            started = time.monotonic()
+            try:
+                wait = await self._sweep(partition)
+            except RegistryClosed:
+                return
+            except Exception as error:  # noqa: BLE001  promise S1
+                self._terms.pop(partition, None)
+                self.status.leads.discard(partition)
+                attempt += 1
+                await self._failed(partition, error, attempt)
+                continue
+            attempt = 0
+            self.status.failures = 0
+            self.status.last_success = time.monotonic()
+            self._telemetry.observe("sweep", time.monotonic() - started)
+            await asyncio.sleep(wait)
+
+    async def _failed(self, partition: int, error: Exception, attempt: int) -> None:
+        """Report, and wait: up to a tick at first, doubling to two seconds, full jitter."""
+        self.status.failures = attempt
+        self.status.last_error = f"{type(error).__name__}: {error}"
+        if isinstance(error, LeaseLost):
+            _log.warning(
+                "lease lost, sweep abandoned",
+                extra={
+                    "partition": partition,
+                    "holder": self.holder,
+                    "why": str(error),
+                },
+            )
+        else:
+            known = isinstance(error, RegistryError)
+            _log.error(
+                "sweep failed, will try again",
+                extra={"partition": partition, "attempt": attempt, "why": str(error)},
+                exc_info=None if known else error,
+            )
+        self._telemetry.count("sweep_errors", kind=type(error).__name__)
+        most = min(MOST_BACKOFF_SECS, self._settings.tick * 2 ** min(attempt - 1, 10))
+        await asyncio.sleep(random.uniform(0, most))  # noqa: S311  not a secret
+
+    async def _ask(self, partition: int, offset: int) -> Sweep:
+        return await self._executor.run(
+            self._operations.sweep(partition, self.holder, offset=offset, page=PAGE),
+            deadline_secs=self._settings.lease_ttl,
+        )
+
+    async def _sweep(self, partition: int) -> float:
+        """One pass; how long to wait before the next, in seconds."""
+        sweep = await self._ask(partition, 0)
+        tick = self._settings.tick
+        if not sweep.token:
+            if self._terms.pop(partition, None) is not None:
+                self.status.leads.discard(partition)
+                _log.warning(
+                    "lease lost",
+                    extra={"partition": partition, "to": sweep.holder},
+                )
+            # A little after its end, and not all at once.
+            left = sweep.lease_left_us / 1_000_000
+            return min(tick, left) * random.uniform(0.8, 1.2)  # noqa: S311
+        term = Term(partition, self.holder, sweep.token, sweep.epoch)
+        if self._terms.get(partition) != term:
+            _log.info(
+                "lease taken", extra={"partition": partition, "token": sweep.token}
+            )
+        self._terms[partition] = term
+        self.status.leads.add(partition)
+        self.status.sweeps += 1
+        self._telemetry.count("sweeps")
+        if sweep.rebase:
+            await self._rebase(term)
+        if sweep.members or sweep.guarded:
+            await self._flip(term, sweep)
+        if sweep.forget:
+            await self._forget(term, sweep.forget)
+        wait = tick if sweep.wait_us < 0 else min(tick, sweep.wait_us / 1_000_000)
+        return max(wait, LEAST_WAIT_SECS)
+
+    async def _rebase(self, term: Term) -> None:
+        rank = 0
+        while rank >= 0:
+            rank = await self._executor.run(self._operations.rebase(term, rank))
+
+    async def _flip(self, term: Term, sweep: Sweep) -> None:
+        """Flip what is overdue, in bounded calls; with the guard on it sees all of it first."""
+        if not self._settings.guard.enabled:
+            while sweep.members:
+                flipped = await self._flip_members(term, sweep.members, Counter(), ())
+                if not flipped or len(sweep.members) < PAGE:
+                    return
+                sweep = await self._again(term, 0)
+            return
+        members = list(sweep.members)
+        while len(members) < sweep.overdue:
+            more = (await self._again(term, len(members))).members
+            if not more:
+                break
+            members += more
+        counts = Counter(_model_of(member) for member in members)
+        counts["*"] = len(members)
+        await self._flip_members(term, members, counts, sweep.guarded)
+
+    async def _again(self, term: Term, offset: int) -> Sweep:
+        sweep = await self._ask(term.partition, offset)
+        if sweep.token != term.token or sweep.epoch != term.epoch:
+            msg = (
+                f"the lease of partition {term.partition} has passed to {sweep.holder}"
+            )
+            raise LeaseLost(msg)
+        return sweep
+
+    async def _flip_members(
+        self,
+        term: Term,
+        members: Sequence[str],
+        counts: Counter[str],
+        guarded: Sequence[str],
+    ) -> int:
+        """Flip ``members``; ``counts`` are the overdue of each scope, kept up to date."""
+        chunk_size = self._settings.sweep_chunk
+        pending = list(members)
+        judge = {"*", *guarded} if counts else set[str]()
+        held: set[str] = set()
+        flipped = 0
+        while pending or judge:
+            chunk, pending = pending[:chunk_size], pending[chunk_size:]
+            if held:
+                chunk = [member for member in chunk if _model_of(member) not in held]
+            scopes = (
+                judge | {_model_of(member) for member in chunk} if counts else judge
+            )
+            judge = set[str]()
+            if not chunk and not scopes:
+                continue
+            letters = await self._executor.run(
+                self._operations.flip(
+                    term,
+                    chunk,
+                    {
+                        scope: counts[scope]
+                        for scope in sorted(scopes | ({"*"} if counts else set()))
+                    },
+                ),
+                deadline_secs=self._settings.lease_ttl,
+            )
+            flipped += self._account(chunk, letters, counts, held)
+        if held:
+            _log.warning(
+                "guard holds flips back: too many instances would go at once",
+                extra={
+                    "partition": term.partition,
+                    "overdue": counts["*"],
+                    "models": sorted(held)[:10],
+                },
+            )
+        return flipped
+
+    def _account(
+        self, chunk: Sequence[str], letters: str, counts: Counter[str], held: set[str]
+    ) -> int:
+        flipped = 0
+        for member, letter in zip(chunk, letters, strict=True):
+            model = _model_of(member)
+            if letter == "h":
+                held.add(model)
+                continue
+            if counts:
+                counts[model] -= 1
+                counts["*"] -= 1
+            if letter == "f":
+                flipped += 1
+                _log.info(
+                    "instance unhealthy: heartbeat missing",
+                    extra={"instance": member.rsplit(":", 2)[0]},
+                )
+            elif letter == "o":
+                _log.warning("orphan deadline removed", extra={"member": member})
+        self.status.flips += flipped
+        self._telemetry.count("flips", flipped)
+        return flipped
+
+    async def _forget(self, term: Term, identities: Sequence[str]) -> None:
+        forgotten = await self._executor.run(self._operations.forget(term, identities))
+        _log.info("instances forgotten", extra={"count": forgotten})
+        self._telemetry.count("forgotten", forgotten)
+
+    async def _release(self) -> None:
+        """Hand the leases over at once, if Redis listens."""
+        terms, self._terms = self._terms, {}
+        self.status.leads.clear()
+        for term in terms.values():
+            try:
+                await self._executor.run(
+                    self._operations.release(term), deadline_secs=RELEASE_SECS
+                )
+            except RegistryError as error:
+                _log.info(
+                    "lease not released, it will end by itself",
+                    extra={"partition": term.partition, "why": str(error)},
+                )
+
+
+def _model_of(member: str) -> str:
+    return member.split(":", 1)[0]

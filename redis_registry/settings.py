@@ -1,0 +1,161 @@
+"""Everything that can be set, with its default and the reason for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from redis_registry.errors import ConfigurationError
+from redis_registry.model import MAX_TIMEOUT_SECS, MIN_TIMEOUT_SECS
+
+__all__ = ["GuardSettings", "RegistrySettings"]
+
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Secs = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECS)]
+
+
+class GuardSettings(BaseSettings):
+    """When is a mass expiry suspicious, and what happens then (promise L5).
+
+    A scope (one model; the partition) *trips* when, within one window, at least
+    ``min_instances`` **and** more than ``share`` of its instances were flipped or would be.
+    While it holds, at most ``budget_share`` of it is flipped per window. It ends by itself:
+    when the overdue are few again, or after ``max_hold_secs``, when the still-silent go.
+
+    Attributes:
+        enabled: ``False``: flip whatever is overdue.
+        share: Trip above this share of the scope's living instances.
+        min_instances: Never trip below this many; small fleets have honest mass deaths.
+        budget_share: Share of the scope that may still be flipped per window while held
+            (at least one instance).
+        window_secs: Length of the window; ``None``: the heartbeat timeout.
+        max_hold_secs: Longest hold; ``None``: three heartbeat timeouts.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="REDIS_REGISTRY_GUARD_", extra="ignore"
+    )
+
+    enabled: bool = True
+    share: _Share = 0.3
+    min_instances: Annotated[int, Field(ge=1)] = 10
+    budget_share: _Share = 0.1
+    window_secs: _Secs | None = None
+    max_hold_secs: _Secs | None = None
+
+
+class RegistrySettings(BaseSettings):
+    """How one registry object behaves; read from ``REDIS_REGISTRY_*`` where not given.
+
+    Attributes:
+        url: Where Redis is.
+        namespace: Registries of different namespaces don't see each other.
+        prefix: First part of every key.
+        partitions: Shares of the namespace, each one Redis Cluster slot; ``None``: adopt
+            what is recorded in Redis, else 1.
+        heartbeat_interval_secs: How often the checker sweeps, at the latest.
+        heartbeat_timeout_secs: Silence after which an instance is dead (an instance may
+            bring its own).
+        forget_after_secs: How long an unhealthy instance stays listed; ``None`` (in the
+            environment: ``never``): for ever.
+        lease_ttl_secs: Length of a checker's term; ``None``: timeout / 6, at least 0.2 s,
+            so that a hand-over is over before a missed heartbeat could kill anybody.
+        gap_secs: The registry counts as having been away when nobody called it (or nobody
+            swept) for this long; ``None``: timeout / 4, at least 0.3 s. It must stay below
+            timeout / 3, the usual heartbeat interval, and above the lease's length.
+        events_kept: About how many events a partition's stream keeps.
+        sweep_chunk: At most how many instances one script call flips; 250 take about
+            2 ms, during which Redis serves nobody else.
+        operation_timeout_secs: Deadline of one call, retries included.
+        socket_timeout_secs: Longest wait for one answer of Redis.
+        max_connections: Connections per pool.
+        guard: Brakes on mass expiry.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="REDIS_REGISTRY_", env_parse_none_str="never", extra="ignore"
+    )
+
+    url: str = "redis://localhost:6379/0"
+    namespace: Annotated[str, Field(min_length=1, max_length=128)] = "default"
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = "rr"
+    partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
+    heartbeat_interval_secs: _Secs = 20.0
+    heartbeat_timeout_secs: Annotated[
+        float, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)
+    ] = 60.0
+    forget_after_secs: Annotated[float, Field(ge=0, le=10 * 365 * 86_400)] | None = (
+        86_400.0
+    )
+    lease_ttl_secs: _Secs | None = None
+    gap_secs: _Secs | None = None
+    events_kept: Annotated[int, Field(ge=100, le=10_000_000)] = 20_000
+    sweep_chunk: Annotated[int, Field(ge=1, le=500)] = 250
+    operation_timeout_secs: _Secs = 5.0
+    socket_timeout_secs: _Secs = 2.0
+    max_connections: Annotated[int, Field(ge=1, le=10_000)] = 16
+    guard: GuardSettings = Field(default_factory=GuardSettings)
+
+    @classmethod
+    def of(cls, **given: object) -> Self:
+        """Settings from ``given`` and the environment; a given ``None`` counts as given.
+
+        Raises:
+            ConfigurationError: A value is not acceptable; the message says which and why.
+        """
+        unknown = sorted(set(given) - set(cls.model_fields))
+        if unknown:
+            known = ", ".join(cls.model_fields)
+            msg = f"unknown setting {', '.join(unknown)}; there are {known}"
+            raise ConfigurationError(msg)
+        try:
+            return cls(**given)  # pyright: ignore[reportArgumentType]  validated by pydantic
+        except ValidationError as error:
+            found = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
+                f" (got {item['input']!r:.80})"
+                for item in error.errors(include_url=False)
+            )
+            raise ConfigurationError(found) from error
+
+    @model_validator(mode="after")
+    def _sane(self) -> Self:
+        try:
+            self.namespace.encode()
+        except UnicodeEncodeError:
+            msg = "namespace holds a lone surrogate, which is not text"
+            raise ValueError(msg) from None
+        if self.gap <= self.lease_ttl:
+            msg = (
+                f"gap_secs ({self.gap:g}) must be longer than lease_ttl_secs "
+                f"({self.lease_ttl:g}): else every hand-over looks like an outage"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def lease_ttl(self) -> float:
+        """Length of a checker's term in seconds."""
+        return self.lease_ttl_secs or max(self.heartbeat_timeout_secs / 6, 0.2)
+
+    @property
+    def gap(self) -> float:
+        """Silence, in seconds, after which the registry counts as having been away."""
+        return self.gap_secs or max(self.heartbeat_timeout_secs / 4, 0.3)
+
+    @property
+    def tick(self) -> float:
+        """How often a checker asks for, or renews, its term, in seconds."""
+        return min(self.lease_ttl / 3, self.heartbeat_interval_secs)
+
+    @property
+    def guard_window(self) -> float:
+        """Length of the guard's window in seconds."""
+        return self.guard.window_secs or self.heartbeat_timeout_secs
+
+    @property
+    def guard_max_hold(self) -> float:
+        """Longest hold of the guard in seconds."""
+        return self.guard.max_hold_secs or 3 * self.heartbeat_timeout_secs

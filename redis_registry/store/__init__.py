@@ -1,0 +1,1 @@
+"""What Redis does, atomically. The only floor that knows redis-py."""

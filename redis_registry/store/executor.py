@@ -1,0 +1,298 @@
+"""Runs operations: one executor for event loops, one for threads, the same operations in both.
+
+A call is one EVALSHA; where the server doesn't know the script (a flush, a failover, a new
+node) its text goes along once. What may be repeated is repeated, with full jitter, until the
+call's one deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from redis_registry.errors import RegistryClosed, RegistryUnavailable
+from redis_registry.settings import RegistrySettings
+from redis_registry.store.client import (
+    DRIVER_ERRORS,
+    AsyncClient,
+    Fault,
+    SyncClient,
+    async_client,
+    classify,
+    is_fake,
+    sync_client,
+    sync_twin,
+    translate,
+)
+from redis_registry.store.operations import Call, Operation
+from redis_registry.store.scripts import Script
+from redis_registry.telemetry import DEAF, Telemetry
+
+__all__ = ["AsyncExecutor", "SyncExecutor"]
+
+T = TypeVar("T")
+
+BACKOFF_FIRST_SECS = 0.02
+BACKOFF_MOST_SECS = 0.5
+
+
+def backoff(attempt: int) -> float:
+    """Full jitter: anything up to 20 ms doubled per attempt, at most 0.5 s."""
+    most = min(BACKOFF_MOST_SECS, BACKOFF_FIRST_SECS * 2 ** min(attempt, 10))
+    return random.uniform(0, most)  # noqa: S311  not a secret
+
+
+def _place(url: str) -> str:
+    """Where a URL points, without the password."""
+    parts = urlsplit(url)
+    if parts.hostname is None:
+        return parts.path or "?"
+    return f"{parts.hostname}:{parts.port or 6379}"
+
+
+class _Policy:
+    """What both executors do about a failure; no I/O."""
+
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        *,
+        where: str,
+        fake: bool,
+        telemetry: Telemetry,
+    ) -> None:
+        self.settings = settings
+        self.where = where
+        self.telemetry = telemetry
+        self._fake = fake
+        self._plain: dict[str, Script] = {}
+
+    def script(self, call: Call[Any]) -> Script:
+        if not self._fake:
+            return call.script
+        plain = self._plain.get(call.script.name)
+        if plain is None:
+            plain = self._plain[call.script.name] = call.script.without_shebang()
+        return plain
+
+    def command(self, call: Call[Any], *, whole: bool) -> list[Any]:
+        script = self.script(call)
+        head = ["EVAL", script.text] if whole else ["EVALSHA", script.sha]
+        return [*head, len(call.keys), *call.keys, *call.args]
+
+    def verdict(
+        self, error: Exception, call: Call[Any], attempt: int, left: float
+    ) -> float:
+        """How long to wait before the next attempt; raises when there is to be none."""
+        fault = classify(error)
+        if fault is Fault.NO_SCRIPT:
+            return 0.0
+        if fault is Fault.FOREIGN:
+            raise error
+        pause = backoff(attempt)
+        if fault is Fault.PERMANENT or left <= pause:
+            raise translate(error, call.script.name, self.where) from error
+        self.telemetry.count("retries", operation=call.script.name, fault=fault.value)
+        return pause
+
+
+def _late(call: Call[Any], where: str, secs: float) -> RegistryUnavailable:
+    return RegistryUnavailable(
+        f"{call.script.name}: Redis at {where} did not answer within {secs:g} s"
+    )
+
+
+class AsyncExecutor:
+    """Runs operations on the running event loop.
+
+    Args:
+        settings: Where Redis is, timeouts.
+        client: A ready ``redis.asyncio`` client to use instead of own connections.
+        telemetry: Who is told of retries.
+    """
+
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        *,
+        client: AsyncClient | None = None,
+        telemetry: Telemetry = DEAF,
+    ) -> None:
+        self._given = client
+        self._clients: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[str, AsyncClient]
+        ] = WeakKeyDictionary()
+        where = "the given client's server" if client else _place(settings.url)
+        self._policy = _Policy(
+            settings, where=where, fake=is_fake(client), telemetry=telemetry
+        )
+        self._closed = False
+
+    @property
+    def where(self) -> str:
+        """The server, for messages."""
+        return self._policy.where
+
+    def _client(self, lane: str) -> AsyncClient:
+        """This loop's connections; heartbeats have a pool of their own."""
+        if self._closed:
+            msg = "the registry is closed; build a new one, or enter it again"
+            raise RegistryClosed(msg)
+        if self._given is not None:
+            return self._given
+        lanes = self._clients.setdefault(asyncio.get_running_loop(), {})
+        if lane not in lanes:
+            lanes[lane] = async_client(self._policy.settings)
+        return lanes[lane]
+
+    async def run(
+        self, operation: Operation[T], *, deadline_secs: float | None = None
+    ) -> T:
+        """Run an operation to its end.
+
+        Args:
+            operation: What to do.
+            deadline_secs: Bound of each call, retries included; ``None``: the settings'.
+
+        Raises:
+            RegistryError: As the tree in :mod:`redis_registry.errors` says.
+        """
+        try:
+            calls = next(operation)
+            while True:
+                if len(calls) == 1:
+                    replies: Sequence[Any] = [await self.call(calls[0], deadline_secs)]
+                else:
+                    replies = await self._together(calls, deadline_secs)
+                calls = operation.send(replies)
+        except StopIteration as done:
+            return done.value
+        finally:
+            operation.close()
+
+    async def _together(
+        self, calls: Sequence[Call[Any]], deadline_secs: float | None
+    ) -> Sequence[Any]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.call(call, deadline_secs)) for call in calls
+                ]
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from several.exceptions[0].__cause__
+        return [task.result() for task in tasks]
+
+    async def call(self, call: Call[T], deadline_secs: float | None = None) -> T:
+        """Make one call, repeating it while it may be repeated and time is left."""
+        secs = deadline_secs or self._policy.settings.operation_timeout_secs
+        loop = asyncio.get_running_loop()
+        until = loop.time() + secs
+        attempt, whole, last = 0, False, None
+        while True:
+            client = self._client(call.lane)
+            command = self._policy.command(call, whole=whole)
+            try:
+                async with asyncio.timeout_at(until):
+                    raw = await client.execute_command(*command)
+            except TimeoutError as error:
+                if loop.time() >= until:
+                    raise _late(call, self.where, secs) from (last or error)
+                last = error
+            except DRIVER_ERRORS as error:
+                last = error
+            else:
+                return call.read(raw)
+            pause = self._policy.verdict(last, call, attempt, until - loop.time())
+            whole = whole or classify(last) is Fault.NO_SCRIPT
+            attempt += 1
+            await asyncio.sleep(pause)
+
+    async def aclose(self) -> None:
+        """Close this loop's connections; a client that was given stays its owner's."""
+        self._closed = True
+        lanes = self._clients.pop(asyncio.get_running_loop(), {})
+        for client in lanes.values():
+            await client.aclose()
+
+    def reopen(self) -> None:
+        """Allow calls again after :meth:`aclose`."""
+        self._closed = False
+
+
+class SyncExecutor:
+    """Runs operations in the calling thread; safe in any number of threads.
+
+    Args:
+        settings: Where Redis is, timeouts.
+        twin_of: A ready async client whose server to use.
+        telemetry: Who is told of retries.
+    """
+
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        *,
+        twin_of: AsyncClient | None = None,
+        telemetry: Telemetry = DEAF,
+    ) -> None:
+        self._twin_of = twin_of
+        self._clients: dict[str, SyncClient] = {}
+        self._lock = threading.Lock()
+        where = "the given client's server" if twin_of else _place(settings.url)
+        self._policy = _Policy(
+            settings, where=where, fake=is_fake(twin_of), telemetry=telemetry
+        )
+
+    def _client(self, lane: str) -> SyncClient:
+        with self._lock:
+            if lane not in self._clients:
+                if self._twin_of is not None:
+                    self._clients[lane] = sync_twin(self._twin_of)
+                else:
+                    self._clients[lane] = sync_client(self._policy.settings)
+            return self._clients[lane]
+
+    def run(self, operation: Operation[T], *, deadline_secs: float | None = None) -> T:
+        """Run an operation to its end; as :meth:`AsyncExecutor.run`."""
+        try:
+            calls = next(operation)
+            while True:
+                calls = operation.send(
+                    [self.call(call, deadline_secs) for call in calls]
+                )
+        except StopIteration as done:
+            return done.value
+        finally:
+            operation.close()
+
+    def call(self, call: Call[T], deadline_secs: float | None = None) -> T:
+        """Make one call, repeating it while it may be repeated and time is left."""
+        secs = deadline_secs or self._policy.settings.operation_timeout_secs
+        until = time.monotonic() + secs
+        attempt, whole = 0, False
+        while True:
+            client = self._client(call.lane)
+            try:
+                raw = client.execute_command(*self._policy.command(call, whole=whole))
+            except DRIVER_ERRORS as error:
+                pause = self._policy.verdict(
+                    error, call, attempt, until - time.monotonic()
+                )
+                whole = whole or classify(error) is Fault.NO_SCRIPT
+            else:
+                return call.read(raw)
+            attempt += 1
+            time.sleep(pause)
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()

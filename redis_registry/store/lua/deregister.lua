@@ -1,0 +1,41 @@
+#!lua flags=allow-oom
+-- Makes an instance unhealthy by its own wish, or removes it.
+--
+-- KEYS  1 meta  2 events  3 models  4 index  5 deadlines  6 down  7 living
+--       8 instance  9 tally  10 guard
+-- ARGV  1 header  2 actor  3 identity  4 model  5 address  6 inc or ""  7 remove: 1 | 0
+-- Reply revision of the change; 0: nothing to change; -1: superseded
+-- @include open
+-- @include record
+-- @include living
+-- @include remove
+local keys = { models = KEYS[3], index = KEYS[4], deadlines = KEYS[5], down = KEYS[6],
+  living = KEYS[7], instance = KEYS[8], tally = KEYS[9], guard = KEYS[10] }
+local identity, model, address, inc, remove = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+for _, name in ipairs({ 'models', 'index', 'deadlines', 'down' }) do
+  redis.call('ZCARD', keys[name])
+end
+for _, name in ipairs({ 'living', 'tally', 'guard' }) do redis.call('HLEN', keys[name]) end
+local record = load_record(keys.instance)
+if not record then return 0 end
+if inc ~= '' and inc ~= record[INC] then return -1 end
+if remove == '1' then
+  emit('removed', identity, 'deregister')
+  commit()
+  remove_record(keys, identity, address, model, record)
+  return rev
+end
+if record[HEALTH] ~= '1' then return 0 end
+local deadline = redis.call('ZSCORE', keys.deadlines, member_of(identity, record))
+local beat = deadline and string.format('%.0f', tonumber(deadline) - timeout_us(record))
+  or record[BEAT] or now_text
+record[HEALTH], record[SINCE], record[REV] =
+  'deregistered', now_text, string.format('%.0f', rev + 1)
+emit('deregistered', identity, 'deregister', row_of(identity, record, record[HEALTH], beat))
+commit()
+count_living(keys.living, model,
+  -redis.call('ZREM', keys.deadlines, member_of(identity, record)))
+redis.call('ZADD', keys.down, now_text, identity)
+redis.call('HSET', keys.instance, 'health', record[HEALTH], 'since', now_text, 'beat', beat,
+  'rev', record[REV])
+return rev

@@ -1,0 +1,103 @@
+-- Opens the partition: reads the clock once, checks that we speak its format, and notices when
+-- the registry itself was away (promise L4). Every script begins with it.
+--
+-- Needs   KEYS[1] meta, KEYS[2] events
+--         ARGV[1] header: format|partitions|gap µs|window µs|events kept;  ARGV[2] actor
+-- Gives   now, now_text, epoch, rev, recovering, recovery_ends, effective(), emit(), commit(),
+--         recover()
+local META, EVENTS, ACTOR = KEYS[1], KEYS[2], ARGV[2]
+local FORMAT, partitions, gap, window, events_kept =
+  string.match(ARGV[1], '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$')
+gap, window = tonumber(gap), tonumber(window)
+
+-- Not frozen inside a script on Redis 7.0, so it is read exactly once.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now_text = string.format('%.0f', now) -- tostring() would lose digits
+
+local meta = redis.call('HMGET', META, 'format', 'partitions', 'run', 'epoch', 'rev', 'pulse',
+  'swept', 'recovery_from', 'recovery_first', 'recovery_at')
+redis.call('XLEN', EVENTS) -- fails here, before any write, if the key is of another type
+if meta[1] and meta[1] ~= FORMAT then
+  return redis.error_reply('RRFORMAT ' .. meta[1])
+end
+if meta[2] and partitions ~= '0' and meta[2] ~= partitions then
+  return redis.error_reply('RRPARTITIONS ' .. meta[2])
+end
+
+local epoch, rev = meta[4], tonumber(meta[5] or '0')
+local pulse, swept = tonumber(meta[6] or '0'), tonumber(meta[7] or '0')
+local recovery_from, recovery_first, recovery_at =
+  tonumber(meta[8] or '0'), tonumber(meta[9] or '0'), tonumber(meta[10] or '0')
+
+-- The deadline that counts: after an absence of the registry (recovery_at) everybody whose
+-- deadline passed meanwhile gets one full timeout; a deadline further away than a timeout was
+-- set by a clock that has since been put back.
+local function effective(deadline, timeout)
+  local granted = recovery_at + timeout
+  if deadline > now + timeout then return granted end
+  if deadline > recovery_from and deadline < granted then return granted end
+  return deadline
+end
+
+local function recovering() return recovery_at > 0 and now < recovery_at + window end
+local function recovery_ends() return recovery_at + window end
+
+-- One change, one event, written before the state it tells of. Its id is the revision, so
+-- Redis itself refuses to go back and a gap is arithmetic.
+local function emit(kind, subject, cause, row)
+  rev = rev + 1
+  redis.call('XADD', EVENTS, 'MAXLEN', '~', events_kept, string.format('%.0f-0', rev),
+    'epoch', epoch, 'kind', kind, 'subject', subject, 'cause', cause, 'actor', ACTOR,
+    'at', now_text, 'row', row or '')
+end
+
+local function commit() redis.call('HSET', META, 'rev', string.format('%.0f', rev)) end
+
+-- Starts a recovery, or stretches the one under way. A hard cause (new server process, clock
+-- put back) starts anew; a mere silence stretches by its own length, and never beyond one
+-- extra window after the first, so that no chain of hand-overs can delay a real death longer.
+local function recover(cause, from, hard)
+  if hard then
+    if not recovering() then recovery_from = from end
+    recovery_from = math.min(recovery_from, now)
+    recovery_first, recovery_at = now, now
+  elseif recovering() then
+    recovery_at = math.min(recovery_at + (now - from), recovery_first + window, now)
+  else
+    recovery_from, recovery_first, recovery_at = from, now, now
+  end
+  emit('recovery', '*', cause)
+  commit()
+  redis.call('HSET', META, 'recovery_from', string.format('%.0f', recovery_from),
+    'recovery_first', string.format('%.0f', recovery_first),
+    'recovery_at', string.format('%.0f', recovery_at), 'recovery_cause', cause)
+end
+
+-- fakeredis has no INFO; everywhere else the run id tells a restart or failover from a pause.
+local info = redis.pcall('INFO', 'server')
+local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'
+if not epoch or meta[3] ~= run then
+  -- Revisions and tokens are unique within an epoch only: acknowledged writes may be lost.
+  local born = not epoch
+  epoch = string.format('%s-%.0f', string.sub(run, 1, 8), now)
+  if born then -- meta is new or was lost; a stream that outlived it must not go back
+    local last = redis.call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
+    if last then rev = math.max(rev, tonumber(string.match(last[1], '^(%d+)'))) end
+  end
+  redis.call('HSET', META, 'format', FORMAT, 'run', run, 'epoch', epoch)
+  if partitions ~= '0' then redis.call('HSET', META, 'partitions', partitions) end
+  if born then
+    emit('opened', '*', 'new')
+    commit()
+  else
+    recover('restarted', pulse, true)
+  end
+  if pulse > now then redis.call('HSET', META, 'rebase', '1') end
+elseif now < pulse - 100000 then
+  redis.call('HSET', META, 'rebase', '1')
+  recover('clock put back', now, true)
+elseif now > pulse + gap then
+  recover('silence', pulse, false)
+end
+if now > pulse + gap / 8 or now < pulse then redis.call('HSET', META, 'pulse', now_text) end

@@ -1,0 +1,89 @@
+#!lua flags=allow-oom
+-- Reads instances, a page at a time, each judged by its deadline at this moment (L3). The
+-- instance hashes (and, reading all models, the indexes) are named by the indexes read here, in
+-- the same slot: the one exception to "all keys in KEYS" (see docs/explanation/storage.md).
+--
+-- KEYS  1 meta  2 events  3 models  4 deadlines  5 guard
+-- ARGV  1 header  2 actor  3 base of the partition's keys  4 model, or "" for all
+--       5 healthy only: 1 | 0  6 go on after model  7 go on after instance  8 page size
+--       9 sample: that many at random of the one model, or 0
+-- Reply {more: 1 | 0, model to go on after, instance to go on after, revision, epoch, row, …}
+-- @include open
+-- @include record
+local MODELS, DEADLINES, GUARD = KEYS[3], KEYS[4], KEYS[5]
+local BASE, only, healthy_only, page, sample =
+  ARGV[3], ARGV[4], ARGV[5] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
+local held = {}
+if redis.call('HLEN', GUARD) > 0 then
+  local entries = redis.call('HGETALL', GUARD)
+  for i = 1, #entries, 2 do
+    if string.sub(entries[i + 1], 1, 4) == 'held' then held[entries[i]] = true end
+  end
+end
+local reply = { 0, ARGV[6], ARGV[7], rev, epoch }
+
+-- healthy, protected or overdue: what the deadline says of a healthy record
+local function state_of(record, model, deadline)
+  if record[HEALTH] ~= '1' or record[CHECK] ~= '1' then return record[HEALTH] end
+  if not deadline then return 'overdue' end
+  deadline = tonumber(deadline)
+  if deadline > now then return '1' end
+  if effective(deadline, timeout_us(record)) > now or held['*'] or held[model] then
+    return 'protected'
+  end
+  return 'overdue'
+end
+
+local function read(model, addresses)
+  local identities, records, members = {}, {}, {}
+  for _, address in ipairs(addresses) do
+    local identity = model .. ':' .. address
+    local record = load_record(BASE .. 'i:' .. identity)
+    if record then
+      local n = #records + 1
+      identities[n], records[n], members[n] = identity, record, member_of(identity, record)
+    end
+  end
+  if #records == 0 then return end
+  local deadlines = redis.call('ZMSCORE', DEADLINES, unpack(members))
+  for i, record in ipairs(records) do
+    local state = state_of(record, model, deadlines[i])
+    if not healthy_only or state == '1' or state == 'protected' then
+      local beat = deadlines[i]
+        and string.format('%.0f', tonumber(deadlines[i]) - timeout_us(record)) or record[BEAT]
+      reply[#reply + 1] = row_of(identities[i], record, state, beat)
+    end
+  end
+end
+
+if sample > 0 then
+  read(only, redis.call('ZRANDMEMBER', BASE .. 'm:' .. only, sample))
+  return reply
+end
+local models
+if only ~= '' then
+  models = { only, '0' }
+else
+  models = redis.call('ZRANGEBYSCORE', MODELS, ARGV[6], '+inf', 'WITHSCORES', 'LIMIT', 0, page + 1)
+end
+-- A model that was forgotten between two pages must not lend its place to the next one.
+local after = models[2] == ARGV[6] and ARGV[7] or '0'
+local left = page
+for i = 1, #models, 2 do
+  if left <= 0 then
+    reply[1], reply[2], reply[3] = 1, models[i + 1], '0'
+    return reply
+  end
+  local found = redis.call('ZRANGEBYSCORE', BASE .. 'm:' .. models[i], '(' .. after, '+inf',
+    'WITHSCORES', 'LIMIT', 0, left)
+  local addresses = {}
+  for j = 1, #found, 2 do addresses[#addresses + 1] = found[j] end
+  read(models[i], addresses)
+  left = left - #addresses
+  if left <= 0 then
+    reply[1], reply[2], reply[3] = 1, models[i + 1], found[#found]
+    return reply
+  end
+  after = '0'
+end
+return reply
