@@ -300,9 +300,18 @@ class RedisModelRegistry:
             self._operations.read(name, healthy_only=healthy_only)
         )
 
-    async def status(self) -> list[Status]:
-        """What each partition knows of itself: lease, recovery, guard, counts."""
-        return await self._executor.run(self._operations.status())
+    async def status(self, *, deadline_secs: float | None = None) -> list[Status]:
+        """What each partition knows of itself: lease, recovery, guard, counts.
+
+        Args:
+            deadline_secs: Longest wait; ``None``: the settings'.
+
+        Raises:
+            RegistryUnavailable: Redis did not answer in time.
+        """
+        return await self._executor.run(
+            self._operations.status(), deadline_secs=deadline_secs
+        )
 
     @property
     def checker(self) -> CheckerStatus | None:

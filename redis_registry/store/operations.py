@@ -394,7 +394,7 @@ class Operations:
             model, homes = "", range(partitions)
         else:
             model, homes = escape(model_name), [partition_of(model_name, partitions)]
-        rows: list[bytes] = []
+        found: list[ModelInstance] = []
         asked = dict.fromkeys(homes, (b"0", b"0"))
         while asked:
             replies = yield [
@@ -403,11 +403,11 @@ class Operations:
             ]
             further: dict[int, tuple[bytes, bytes]] = {}
             for home, reply in zip(asked, replies, strict=True):
-                rows.extend(reply[5:])
+                found.extend(decode_rows(reply[5:]))
                 if reply[0]:
                     further[home] = (reply[1], reply[2])
             asked = further
-        return decode_rows(rows)
+        return found
 
     def sample(self, model_name: str) -> Operation[list[ModelInstance]]:
         """Up to 32 healthy instances of a model, drawn at random: enough for most selects."""

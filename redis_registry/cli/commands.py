@@ -1,0 +1,232 @@
+"""The commands: ``serve``, ``list``, ``status`` and ``version``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from redis_registry import __version__
+from redis_registry.cli.logs import set_up_logs
+from redis_registry.cli.tables import ago, instances_table
+from redis_registry.errors import ConfigurationError, RegistryError
+from redis_registry.registry import SyncModelRegistry
+from redis_registry.settings import RegistrySettings
+
+__all__ = ["app"]
+
+T = TypeVar("T")
+
+_FIELDS = RegistrySettings.model_fields
+_URL: str = _FIELDS["url"].default
+_NAMESPACE: str = _FIELDS["namespace"].default
+_HEARTBEAT_INTERVAL_SECS: float = _FIELDS["heartbeat_interval_secs"].default
+_HEARTBEAT_TIMEOUT_SECS: float = _FIELDS["heartbeat_timeout_secs"].default
+_FORGET_AFTER_SECS: float = _FIELDS["forget_after_secs"].default
+
+app = typer.Typer(
+    help="A registry of model workers on Redis that tells the truth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+Url = Annotated[
+    str,
+    typer.Option(
+        envvar="REDIS_REGISTRY_URL",
+        help="Redis or Valkey: redis://, rediss://, unix://, valkey://.",
+    ),
+]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        envvar="REDIS_REGISTRY_NAMESPACE",
+        help="Registries of different namespaces don't see each other.",
+    ),
+]
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """Errors of ours in one line: 2 for a wrong setting, 1 for the rest."""
+    try:
+        yield
+    except RegistryError as error:
+        typer.echo(f"redis-registry: {error}", err=True)
+        code = 2 if isinstance(error, ConfigurationError) else 1
+        raise typer.Exit(code) from error
+
+
+@app.command()
+def serve(
+    url: Url = _URL,
+    namespace: Namespace = _NAMESPACE,
+    host: Annotated[
+        str, typer.Option(envvar="REDIS_REGISTRY_HOST", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            envvar="REDIS_REGISTRY_PORT", min=1, max=65535, help="Port to listen on."
+        ),
+    ] = 8000,
+    heartbeat_interval_secs: Annotated[
+        float,
+        typer.Option(
+            envvar="REDIS_REGISTRY_HEARTBEAT_INTERVAL_SECS",
+            help="How often the checker sweeps, at the latest.",
+        ),
+    ] = _HEARTBEAT_INTERVAL_SECS,
+    heartbeat_timeout_secs: Annotated[
+        float,
+        typer.Option(
+            envvar="REDIS_REGISTRY_HEARTBEAT_TIMEOUT_SECS",
+            help="Silence after which an instance is dead.",
+        ),
+    ] = _HEARTBEAT_TIMEOUT_SECS,
+    forget_after_secs: Annotated[
+        float,
+        typer.Option(
+            envvar="REDIS_REGISTRY_FORGET_AFTER_SECS",
+            help="How long an unhealthy instance stays listed; -1: for ever.",
+        ),
+    ] = _FORGET_AFTER_SECS,
+    embedded: Annotated[
+        bool,
+        typer.Option(
+            "--embedded",
+            help="Start a throw-away server of our own instead of using --url.",
+        ),
+    ] = False,
+    log_format: Annotated[
+        str, typer.Option(envvar="REDIS_REGISTRY_LOG_FORMAT", help="console or json.")
+    ] = "console",
+    log_level: Annotated[
+        str,
+        typer.Option(
+            envvar="REDIS_REGISTRY_LOG_LEVEL", help="debug, info, warning or error."
+        ),
+    ] = "info",
+) -> None:
+    """Run one controller replica: DB-GPT's HTTP API, the checker, health.
+
+    Start as many as you like on one Redis; one of them sweeps, any of them answers. The guard
+    and everything else is set by REDIS_REGISTRY_* (see docs/reference/settings.md).
+    """
+    try:
+        from redis_registry.http.server import serve as run  # noqa: PLC0415  an extra
+    except ModuleNotFoundError as error:
+        typer.echo(
+            f"redis-registry: {error.name} is not installed: pip install 'redis-registry[server]'",
+            err=True,
+        )
+        raise typer.Exit(2) from error
+    if log_format not in ("console", "json"):
+        raise typer.BadParameter("console or json", param_hint="--log-format")
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise typer.BadParameter(
+            "debug, info, warning or error", param_hint="--log-level"
+        )
+    set_up_logs("json" if log_format == "json" else "console", log_level)
+    with _told():
+        settings = RegistrySettings.of(
+            url=url,
+            namespace=namespace,
+            heartbeat_interval_secs=heartbeat_interval_secs,
+            heartbeat_timeout_secs=heartbeat_timeout_secs,
+            forget_after_secs=None if forget_after_secs < 0 else forget_after_secs,
+        )
+        _loop()(run(settings, host=host, port=port, embedded=embedded))
+
+
+def _loop() -> Callable[[Any], Any]:
+    """The runner of uvloop where there is one, else of asyncio."""
+    if sys.platform == "win32":
+        return asyncio.run
+    import uvloop  # noqa: PLC0415  not on Windows
+
+    return uvloop.run
+
+
+@app.command("list")
+def list_(
+    url: Url = _URL,
+    namespace: Namespace = _NAMESPACE,
+    model: Annotated[
+        str | None, typer.Option(help="Only instances of this model.")
+    ] = None,
+    healthy: Annotated[
+        bool, typer.Option("--healthy", help="Leave out the unhealthy.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON lines instead of a table.")
+    ] = False,
+) -> None:
+    """Show the instances, each judged by its deadline at this moment."""
+    with _told(), SyncModelRegistry.from_url(url, namespace=namespace) as registry:
+        now = registry.status()[0].now
+        if model is None:
+            found = registry.get_all_model_instances(healthy_only=healthy)
+        else:
+            found = registry.get_all_instances(model, healthy_only=healthy)
+    if as_json:
+        for instance in found:
+            typer.echo(instance.model_dump_json(exclude={"remove_from_registry"}))
+        return
+    if not found:
+        typer.echo("no instances" if model is None else f"no instances of {model!r}")
+        return
+    Console().print(instances_table(found, now))
+
+
+@app.command()
+def status(
+    url: Url = _URL,
+    namespace: Namespace = _NAMESPACE,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show what the registry knows of itself: lease, recovery, guard, counts."""
+    with _told(), SyncModelRegistry.from_url(url, namespace=namespace) as registry:
+        partitions = registry.status()
+    if as_json:
+        told = [
+            {name: getattr(item, name) for name in item.__slots__}
+            for item in partitions
+        ]
+        typer.echo(json.dumps(told, default=str))
+        return
+    for number, item in enumerate(partitions):
+        swept = (
+            "never"
+            if item.swept_secs_ago is None
+            else f"{item.swept_secs_ago:.1f} s ago"
+        )
+        lines = [
+            f"partition  {number} of {len(partitions)}, revision {item.revision}, epoch {item.epoch}",
+            f"instances  {item.living} living, {item.overdue} overdue, {item.unhealthy} unhealthy; {item.models} models",
+            f"checker    {item.lease_holder or 'nobody'} (term {item.lease_token}), swept {swept}",
+        ]
+        if item.recovering_until is not None:
+            left = (item.recovering_until - item.now).total_seconds()
+            lines.append(
+                f"recovery   after {item.recovery_cause}: nobody is flipped for {left:.0f} s more"
+            )
+        lines += [
+            f"guard      holds {hold.scope!r} since {ago(hold.since, item.now)}"
+            for hold in item.holds
+        ]
+        typer.echo("\n".join(lines))
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    typer.echo(__version__)

@@ -1,0 +1,296 @@
+"""The HTTP application of one controller replica.
+
+Routes are plain functions from :class:`Request` to :class:`Reply`, found in a dictionary: a
+framework's routing and middleware would cost more than a heartbeat itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+from pydantic import ValidationError
+
+from redis_registry.errors import (
+    ConfigurationError,
+    InvalidInstance,
+    OutOfMemory,
+    RegistryError,
+    RegistryUnavailable,
+    Superseded,
+)
+
+__all__ = ["Application", "HTTPError", "Reply", "Request", "Route", "invalid"]
+
+MAX_BODY_BYTES = 1024 * 1024
+MAX_QUERY_BYTES = 64 * 1024
+BODY_SECS = 10.0
+"""How long a client may take to send its body; uvicorn itself waits for ever."""
+
+_SHOWN = 80  # characters of a bad value that an answer repeats
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a route answers."""
+
+    body: bytes
+    status: int = 200
+    media_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @classmethod
+    def of(cls, value: object, status: int = 200) -> Reply:
+        """A value as compact JSON."""
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return cls(text.encode(errors="backslashreplace"), status)
+
+
+class HTTPError(Exception):
+    """A reply that ends the request.
+
+    Args:
+        status: HTTP status.
+        detail: What is wrong, and what to do.
+    """
+
+    def __init__(self, status: int, detail: object) -> None:
+        super().__init__(str(detail))
+        self.reply = Reply.of({"detail": detail}, status)
+
+
+class Request:
+    """One HTTP request, read no further than the route asks.
+
+    Args:
+        scope: ASGI's.
+        receive: ASGI's.
+    """
+
+    __slots__ = ("_receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self._receive = receive
+
+    def query(self) -> dict[str, str]:
+        """The query's parameters; the last of a name wins.
+
+        Raises:
+            HTTPError: It is too long (414) or not UTF-8 (422).
+        """
+        raw: bytes = self.scope["query_string"]
+        if len(raw) > MAX_QUERY_BYTES:
+            raise HTTPError(414, f"the query is longer than {MAX_QUERY_BYTES} bytes")
+        try:
+            pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict")
+        except ValueError as error:
+            raise HTTPError(422, f"the query is not UTF-8: {error}") from error
+        return dict(pairs)
+
+    async def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            HTTPError: It is too large (413), or took too long to arrive (408).
+        """
+        message = await self._next()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            parts = [body]
+            size = len(body)
+            while message.get("more_body"):
+                message = await self._next()
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > MAX_BODY_BYTES:
+                    break
+            body = b"".join(parts)
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+        return body
+
+    async def _next(self) -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(BODY_SECS):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise HTTPError(408, "the body did not arrive in time") from error
+        if message["type"] == "http.disconnect":
+            raise HTTPError(400, "the client went away")
+        return message
+
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method on one path.
+
+    Attributes:
+        summary: For the API description.
+        body: JSON schema of the body, if it takes one.
+        query: Names of query parameters and whether each is required.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    body: Mapping[str, Any] | None = None
+    query: Mapping[str, bool] = field(default_factory=dict[str, bool])
+
+
+def invalid(error: ValidationError, place: str) -> HTTPError:
+    """Pydantic's findings as the 422 that FastAPI's clients know.
+
+    Args:
+        error: What was found.
+        place: ``body`` or ``query``.
+    """
+    found: list[dict[str, Any]] = []
+    for item in error.errors(include_url=False, include_context=False):
+        shown = repr(item["input"])
+        found.append(
+            {
+                "type": item["type"],
+                "loc": [place, *item["loc"]],
+                "msg": item["msg"],
+                "input": shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…",
+            }
+        )
+    return HTTPError(422, found)
+
+
+_STATUS: tuple[tuple[type[RegistryError], int], ...] = (
+    (InvalidInstance, 422),
+    (Superseded, 409),
+    (OutOfMemory, 507),
+    (RegistryUnavailable, 503),
+    (ConfigurationError, 500),
+)
+
+
+def _failure(error: RegistryError, request: Request) -> Reply:
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    if status >= 500:  # noqa: PLR2004  server errors
+        _log.warning(
+            "request failed",
+            extra={"path": request.scope["path"], "status": status, "why": str(error)},
+        )
+    return Reply.of({"detail": str(error)}, status)
+
+
+async def answer(handler: Handler, request: Request) -> Reply:
+    """Run a handler; whatever happens becomes a reply."""
+    try:
+        return await handler(request)
+    except HTTPError as error:
+        return error.reply
+    except RegistryError as error:
+        return _failure(error, request)
+    except Exception:  # noqa: BLE001  one request must not end the others
+        _log.exception("request crashed", extra={"path": request.scope["path"]})
+        return Reply.of({"detail": "internal error; the controller's log has it"}, 500)
+
+
+async def _write(send: Send, reply: Reply) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": reply.status,
+            "headers": [
+                (b"content-type", reply.media_type),
+                (b"content-length", b"%d" % len(reply.body)),
+                *reply.headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+class Application:
+    """An ASGI application of a few routes.
+
+    Args:
+        routes: What it serves.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        described = Route(
+            "GET", "/openapi.json", _described(routes), "This description"
+        )
+        self._paths: dict[str, dict[str, Handler]] = {}
+        for route in [*routes, described]:
+            self._paths.setdefault(route.path, {})[route.method] = route.handler
+        for methods in self._paths.values():
+            if "GET" in methods:
+                methods["HEAD"] = methods["GET"]  # the server leaves the body out
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            msg = f"this application speaks HTTP only, not {scope['type']}"
+            raise RuntimeError(msg)
+        methods = self._paths.get(scope["path"])
+        if methods is None:
+            reply = Reply.of({"detail": f"no such path: {scope['path'][:_SHOWN]}"}, 404)
+        elif (handler := methods.get(scope["method"])) is None:
+            allowed = ", ".join(sorted(methods))
+            reply = Reply.of({"detail": f"this path takes {allowed}"}, 405)
+            reply = replace(reply, headers=((b"allow", allowed.encode()),))
+        else:
+            reply = await answer(handler, Request(scope, receive))
+        await _write(send, reply)
+
+
+def _described(routes: Iterable[Route]) -> Handler:
+    """A handler that serves the OpenAPI description of ``routes``."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        operation: dict[str, Any] = {
+            "summary": route.summary,
+            "responses": {"200": {"description": "Done"}},
+        }
+        if route.body is not None:
+            operation["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": route.body}},
+            }
+        if route.query:
+            operation["parameters"] = [
+                {"name": name, "in": "query", "required": required, "schema": {}}
+                for name, required in route.query.items()
+            ]
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
+    described = Reply.of(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "redis-registry controller", "version": "1"},
+            "paths": paths,
+        }
+    )
+
+    async def handler(_request: Request) -> Reply:
+        return described
+
+    return handler
