@@ -86,6 +86,7 @@ class Checker:
         self._telemetry = telemetry
         self._terms: dict[int, Term] = {}
         self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def runs_on(self, loop: asyncio.AbstractEventLoop) -> bool:
@@ -104,12 +105,16 @@ class Checker:
     def start(self) -> None:
         """Start on the running loop."""
         self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
         self._task = self._loop.create_task(self._run(), name=f"checker {self.holder}")
         self.status.running = True
 
     async def aclose(self) -> None:
         """Stop, and give the leases back."""
         if self._task is not None and self.runs_on(asyncio.get_running_loop()):
+            # The event too: Python 3.11's wait_for, wherever a driver uses it, can lose a
+            # cancellation.
+            self._stop.set()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -127,20 +132,29 @@ class Checker:
             self.status.running = False
             await self._release()
 
+    async def _pause(self, secs: float) -> None:
+        """Sleep, unless it is time to stop."""
+        try:
+            async with asyncio.timeout(secs):
+                await self._stop.wait()
+        except TimeoutError:
+            pass
+
     async def _partitions(self) -> int:
         attempt = 0
-        while True:
+        while not self._stop.is_set():
             try:
                 await self._executor.run(self._operations.status())
             except Exception as error:  # noqa: BLE001  promise S1
                 attempt += 1
                 await self._failed(0, error, attempt)
             else:
-                return self._operations.partitions or 1
+                break
+        return self._operations.partitions or 1
 
     async def _watch(self, partition: int) -> None:
         attempt = 0
-        while True:
+        while not self._stop.is_set():
             started = time.monotonic()
             try:
                 wait = await self._sweep(partition)
@@ -156,7 +170,7 @@ class Checker:
             self.status.failures = 0
             self.status.last_success = time.monotonic()
             self._telemetry.observe("sweep", time.monotonic() - started)
-            await asyncio.sleep(wait)
+            await self._pause(wait)
 
     async def _failed(self, partition: int, error: Exception, attempt: int) -> None:
         """Report, and wait: up to a tick at first, doubling to two seconds, full jitter."""
@@ -180,7 +194,7 @@ class Checker:
             )
         self._telemetry.count("sweep_errors", kind=type(error).__name__)
         most = min(MOST_BACKOFF_SECS, self._settings.tick * 2 ** min(attempt - 1, 10))
-        await asyncio.sleep(random.uniform(0, most))  # noqa: S311  not a secret
+        await self._pause(random.uniform(0, most))  # noqa: S311  not a secret
 
     async def _ask(self, partition: int, offset: int) -> Sweep:
         return await self._executor.run(

@@ -324,7 +324,10 @@ _TRANSLATIONS: tuple[
         ),
         _denied,
     ),
-    (_code("NOPERM", "WRONGPASS", "NOAUTH"), _denied),
+    (
+        _code("NOPERM", "WRONGPASS", "NOAUTH", "ACL failure", "The user executing"),
+        _denied,
+    ),
     (
         _is(
             driver.ConnectionError,

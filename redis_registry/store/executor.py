@@ -38,6 +38,9 @@ __all__ = ["AsyncExecutor", "SyncExecutor"]
 
 T = TypeVar("T")
 
+TOGETHER = 8
+"""Calls of one operation that are under way at once: fewer than any pool has connections."""
+
 BACKOFF_FIRST_SECS = 0.02
 BACKOFF_MOST_SECS = 0.5
 
@@ -179,11 +182,15 @@ class AsyncExecutor:
     async def _together(
         self, calls: Sequence[Call[Any]], deadline_secs: float | None
     ) -> Sequence[Any]:
+        turn = asyncio.Semaphore(TOGETHER)
+
+        async def one(call: Call[Any]) -> Any:
+            async with turn:
+                return await self.call(call, deadline_secs)
+
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self.call(call, deadline_secs)) for call in calls
-                ]
+                tasks = [group.create_task(one(call)) for call in calls]
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from several.exceptions[0].__cause__
         return [task.result() for task in tasks]

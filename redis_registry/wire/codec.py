@@ -123,7 +123,9 @@ class Row:
             "incarnation": self.incarnation or None,
             "heartbeat_timeout_secs": int(self.timeout_ms) / 1000,
             "revision": int(self.revision),
-            "last_heartbeat": EPOCH + timedelta(microseconds=int(self.beat_us)),
+            "last_heartbeat": EPOCH + timedelta(microseconds=int(self.beat_us))
+            if self.beat_us
+            else None,
         }
         fields.update(_decode_spec(self.spec))
         return ModelInstance.model_validate(fields)

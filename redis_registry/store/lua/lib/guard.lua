@@ -31,11 +31,14 @@ function guard.judge(scope, living, overdue)
   s.from, s.current, s.previous = load_tally(guard.keys.tally, scope, guard.width)
   local recent = s.current + s.previous * (1 - (now - s.from) / guard.width)
   local entry = numbers(redis.call('HGET', guard.keys.guard, scope))
-  local few = overdue < guard.least or overdue <= guard.share * living
+  local would = recent + overdue
+  local few = would < guard.least or would <= guard.share * (living + recent)
   if entry[1] == 'held' then
     s.since, s.window, s.spent = entry[2], entry[3], entry[4]
     if now - s.since >= guard.max_hold then
+      -- What goes now was held before: it must not count towards the next trip.
       s.state, s.window, s.why = 'open', now + guard.width, 'held long enough'
+      s.from, s.current, s.previous = now, 0, 0
     elseif few then
       s.state, s.why = 'gone', 'heartbeats are back'
     else
@@ -44,14 +47,13 @@ function guard.judge(scope, living, overdue)
   elseif entry[1] == 'open' then
     s.window = entry[2]
     s.state = now < s.window and 'open' or 'gone'
-  elseif recent + overdue >= guard.least and recent + overdue > guard.share * (living + recent) then
+  elseif overdue > 0 and not few then
     s.state, s.since, s.window, s.why = 'held', now, now, 'too many at once'
   end
   if s.why then
     emit('guard', scope, (s.state == 'held' and 'held: ' or 'released: ') .. s.why)
     commit()
   end
-  if s.state == 'gone' and s.why then s.current, s.previous = 0, 0 end
   if s.state == 'held' then
     if now >= s.window + guard.width then s.window, s.spent = now, 0 end
     s.left = math.max(1, math.floor(guard.budget_share * (living + recent))) - s.spent
@@ -66,7 +68,7 @@ end
 
 function guard.count(scope)
   local s = guard.scopes[scope]
-  if s then s.flips = s.flips + 1 end
+  if s and s.state ~= 'open' then s.flips = s.flips + 1 end
 end
 
 -- Writes back what was judged and counted; the tally goes by itself when nothing happens.

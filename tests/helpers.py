@@ -1,0 +1,234 @@
+"""What tests share: waiting for conditions, and looking into Redis behind the registry's back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import redis
+
+from redis_registry import Event, Kind, ModelInstance
+from redis_registry.core.events import decode_event
+from redis_registry.wire.keys import identity_text
+
+KNOWN = {
+    "meta": "hash",
+    "events": "stream",
+    "lease": "hash",
+    "deadlines": "zset",
+    "down": "zset",
+    "models": "zset",
+    "living": "hash",
+    "guard": "hash",
+    "tally": "hash",
+}
+
+
+TIMES = {
+    "meta": ("pulse", "swept", "recovery_from", "recovery_first", "recovery_at"),
+    "lease": ("until",),
+}
+
+
+FAR = 9e15
+"""Any time later than this (µs) is as good as for ever."""
+
+
+def connect(url: str) -> Any:
+    """A plain client of a server; untyped, for the driver's types are partly unknown."""
+    return redis.Redis.from_url(url, protocol=2)  # pyright: ignore[reportUnknownMemberType]
+
+
+def wait_for(
+    condition: Callable[[], object], what: str, *, within_secs: float = 5.0
+) -> None:
+    """Poll until ``condition`` holds."""
+    until = time.monotonic() + within_secs
+    while not condition():
+        assert time.monotonic() < until, f"not within {within_secs:g} s: {what}"
+        time.sleep(0.005)
+
+
+async def until(
+    condition: Callable[[], Awaitable[object]], what: str, *, within_secs: float = 5.0
+) -> float:
+    """Poll until ``condition`` holds; how long that took, in seconds."""
+    start = time.monotonic()
+    while not await condition():
+        assert time.monotonic() < start + within_secs, (
+            f"not within {within_secs:g} s: {what}"
+        )
+        await asyncio.sleep(0.005)
+    return time.monotonic() - start
+
+
+def instance(port: int = 8001, model: str = "glm@llm", **more: Any) -> ModelInstance:
+    """An instance of the tests' usual model."""
+    return ModelInstance(model_name=model, host="10.0.0.1", port=port, **more)
+
+
+def instances(count: int, model: str = "glm@llm", **more: Any) -> list[ModelInstance]:
+    """Many of them, on ports from 1 up."""
+    return [instance(port, model, **more) for port in range(1, count + 1)]
+
+
+class Store:
+    """One partition as Redis holds it.
+
+    Args:
+        raw: A client of the server, from :func:`connect`.
+        namespace: Which registry.
+    """
+
+    def __init__(self, raw: Any, namespace: str = "default") -> None:
+        self.raw = raw
+        self.base = f"rr:{{{namespace}/0}}:"
+
+    def key(self, name: str) -> str:
+        return self.base + name
+
+    def now_us(self) -> int:
+        secs, micros = self.raw.time()
+        return secs * 1_000_000 + micros
+
+    def connections(self) -> list[str]:
+        """Connections of registries, as the server sees them."""
+        return [c for c in self.raw.client_list() if c["name"] == "redis-registry"]
+
+    def hash(self, name: str) -> dict[str, str]:
+        found: dict[bytes, bytes] = self.raw.hgetall(self.key(name))
+        return {key.decode(): value.decode() for key, value in found.items()}
+
+    def record(self, item: ModelInstance) -> dict[bytes, bytes]:
+        return self.raw.hgetall(self.key("i:" + identity_text(item.identity)))
+
+    def scores(self, name: str) -> dict[str, int]:
+        found = self.raw.zrange(self.key(name), 0, -1, withscores=True)
+        return {member.decode(): int(min(score, FAR)) for member, score in found}
+
+    def member(self, item: ModelInstance) -> str:
+        identity = identity_text(item.identity) + ":"
+        (found,) = [m for m in self.scores("deadlines") if m.startswith(identity)]
+        return found
+
+    def silence(self, *items: ModelInstance, by_secs: float = 0.001) -> None:
+        """Make instances overdue by moving their deadlines, not any clock."""
+        past = self.now_us() - round(by_secs * 1_000_000)
+        members = [m for m in self.scores("deadlines") for i in items if self._is(m, i)]
+        assert len(members) == len(items)
+        self.raw.zadd(self.key("deadlines"), dict.fromkeys(members, past), xx=True)
+
+    def _is(self, member: str, item: ModelInstance) -> bool:
+        return member.rsplit(":", 2)[0] == identity_text(item.identity)
+
+    def age(self, secs: float, *, away: bool) -> None:
+        """Move every stored time back, as if ``secs`` had passed.
+
+        Args:
+            secs: How long; negative: as if the server's clock had been put back.
+            away: Nobody called the registry meanwhile; else its pulse is fresh.
+        """
+        micros = round(secs * 1_000_000)
+        for name in ("deadlines", "down"):
+            aged = {m: score - micros for m, score in self.scores(name).items()}
+            if aged:
+                self.raw.zadd(self.key(name), aged)
+        for name, fields in TIMES.items():
+            for field in fields:
+                value = self.raw.hget(self.key(name), field)
+                if value not in (None, b"0"):
+                    self.raw.hset(self.key(name), field, int(value) - micros)
+        self._age_entries("guard", first=1, last=3, micros=micros)
+        self._age_entries("tally", first=0, last=1, micros=micros)
+        if not away:
+            now = self.now_us()
+            self.raw.hset(self.key("meta"), mapping={"pulse": now, "swept": now})
+
+    def _age_entries(self, name: str, *, first: int, last: int, micros: int) -> None:
+        """Move the times among the ``|``-separated parts of a hash's values."""
+        for scope, entry in self.hash(name).items():
+            parts = entry.split("|")
+            parts[first:last] = [str(int(part) - micros) for part in parts[first:last]]
+            self.raw.hset(self.key(name), scope, "|".join(parts))
+
+    def events(self, *kinds: Kind) -> list[Event]:
+        """All events, or those of some kinds, in order."""
+        entries = self.raw.xrange(self.key("events"))
+        found = [decode_event(entry, fields) for entry, fields in entries]
+        return [event for event in found if not kinds or event.kind in kinds]
+
+    def kinds(self, item: ModelInstance) -> list[str]:
+        """The kinds of an instance's events, in order."""
+        subject = identity_text(item.identity)
+        return [str(event.kind) for event in self.events() if event.subject == subject]
+
+    # --- the invariant -----------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Hash, index, deadline, counters and events agree; nothing else is there."""
+        keys = [key.decode() for key in self.raw.keys("*")]
+        ours = [key for key in keys if key.startswith(self.base)]
+        records: dict[str, dict[str, str]] = {}
+        indexed: set[str] = set()
+        for key in ours:
+            name = key.removeprefix(self.base)
+            kind = self.raw.type(key).decode()
+            if name.startswith("i:"):
+                records[name[2:]] = self._text_fields(key)
+            elif name.startswith("m:"):
+                members = cast("list[bytes]", self.raw.zrange(key, 0, -1))
+                indexed |= {f"{name[2:]}:{member.decode()}" for member in members}
+            else:
+                assert KNOWN.get(name) == kind, f"unknown key {key} of type {kind}"
+        assert set(keys) == set(ours), (
+            f"keys outside the keyspace: {set(keys) - set(ours)}"
+        )
+        assert set(records) == indexed, "hash <=> index"
+        self._check_sets(records)
+        self._check_events()
+
+    def _text_fields(self, key: str) -> dict[str, str]:
+        fields = cast("dict[bytes, bytes]", self.raw.hgetall(key))
+        return {
+            name.decode(): value.decode(errors="replace")
+            for name, value in fields.items()
+        }
+
+    def _check_sets(self, records: dict[str, dict[str, str]]) -> None:
+        living = {
+            f"{identity}:{record['timeout']}:{record['inc']}"
+            for identity, record in records.items()
+            if record["health"] == "1" and record["check"] == "1"
+        }
+        assert set(self.scores("deadlines")) == living, "hash <=> deadline"
+        down = {i for i, record in records.items() if record["health"] != "1"}
+        assert set(self.scores("down")) == down, "hash <=> down"
+        counted = Counter(member.split(":", 1)[0] for member in living)
+        assert self.hash("living") == {m: str(n) for m, n in counted.items()}
+        models = {identity.split(":", 1)[0] for identity in records}
+        assert set(self.scores("models")) == models, "hash <=> models"
+
+    def _check_events(self) -> None:
+        entries = self.raw.xrange(self.key("events"))
+        if not entries:
+            return
+        numbers = [int(re.split(rb"-", entry)[0]) for entry, _ in entries]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1)), (
+            "revisions have gaps"
+        )
+        assert numbers[-1] == int(self.hash("meta")["rev"]), "revision <=> last event"
+        alive: dict[str, bool] = {}
+        for event in self.events():
+            if event.kind in (Kind.UNHEALTHY, Kind.DEREGISTERED):
+                assert alive.get(event.subject, True), f"two deaths in a row: {event}"
+                alive[event.subject] = False
+            elif event.kind in (Kind.HEALTHY, Kind.REGISTERED):
+                dead = not alive.get(event.subject, False)
+                assert dead or event.kind is Kind.REGISTERED, f"two lives: {event}"
+                alive[event.subject] = True
+            elif event.kind in (Kind.REMOVED, Kind.FORGOTTEN):
+                alive.pop(event.subject, None)
