@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from redis_registry.errors import ConfigurationError
 from redis_registry.model import MAX_TIMEOUT_SECS, MIN_TIMEOUT_SECS
 
-__all__ = ["GuardSettings", "RegistrySettings"]
+__all__ = ["GuardSettings", "RegistrySettings", "normal_url"]
 
 _Share = Annotated[float, Field(gt=0, le=1)]
 _Secs = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECS)]
+
+
+_SCHEMES = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "unix": "unix",
+    "valkey": "redis",
+    "valkeys": "rediss",
+}
+
+
+def normal_url(url: str) -> str:
+    """The URL as the driver wants it.
+
+    Raises:
+        ConfigurationError: Not a URL this release can connect to.
+    """
+    parts = urlsplit(url)
+    scheme = _SCHEMES.get(parts.scheme)
+    if scheme is None:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        later = " (Sentinel and Cluster are planned)" if "+" in parts.scheme else ""
+        msg = f"can't connect to {parts.scheme or 'an empty'!r} URLs{later}; use one of {known}"
+        raise ConfigurationError(msg)
+    return scheme + url.removeprefix(parts.scheme)
+
+
+def _connectable(url: str) -> str:
+    normal_url(url)
+    return url
 
 
 class GuardSettings(BaseSettings):
@@ -78,7 +109,7 @@ class RegistrySettings(BaseSettings):
         env_prefix="REDIS_REGISTRY_", env_parse_none_str="never", extra="ignore"
     )
 
-    url: str = "redis://localhost:6379/0"
+    url: Annotated[str, AfterValidator(_connectable)] = "redis://localhost:6379/0"
     namespace: Annotated[str, Field(min_length=1, max_length=128)] = "default"
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = "rr"
     partitions: Annotated[int, Field(ge=1, le=4096)] | None = None

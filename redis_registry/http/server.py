@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 
 from redis_registry.embedded import EmbeddedServer
+from redis_registry.errors import ConfigurationError
 from redis_registry.http.api import api_routes
 from redis_registry.http.app import Application
 from redis_registry.http.doors.dbgpt import dbgpt_routes
@@ -58,6 +60,15 @@ async def _signals(server: _Server) -> AsyncGenerator[None]:
             loop.remove_signal_handler(number)
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        msg = f"can't listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+        raise ConfigurationError(msg) from error
+
+
 async def serve(
     settings: RegistrySettings,
     *,
@@ -77,9 +88,10 @@ async def serve(
 
     Raises:
         EmbeddedServerError: There is no server to embed.
-        SystemExit: The port can't be had (uvicorn says why).
+        ConfigurationError: The port can't be had.
     """
     async with AsyncExitStack() as stack:
+        listener = stack.enter_context(_listener(host, port))
         if embedded:
             server = await stack.enter_async_context(EmbeddedServer())
             settings = settings.model_copy(update={"url": server.url})
@@ -104,5 +116,5 @@ async def serve(
             "controller starts",
             extra={"host": host, "port": port, "namespace": settings.namespace},
         )
-        await web.serve()
+        await web.serve(sockets=[listener])
     _log.info("controller stopped")

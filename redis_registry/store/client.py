@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Protocol, cast
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 import redis.asyncio
@@ -34,7 +33,7 @@ from redis_registry.errors import (
     RegistryRefused,
     RegistryUnavailable,
 )
-from redis_registry.settings import RegistrySettings
+from redis_registry.settings import RegistrySettings, normal_url
 from redis_registry.wire.codec import FORMAT
 
 __all__ = [
@@ -45,7 +44,6 @@ __all__ = [
     "async_client",
     "classify",
     "is_fake",
-    "normal_url",
     "sync_client",
     "sync_twin",
     "translate",
@@ -74,31 +72,6 @@ class SyncClient(Protocol):
     def close(self) -> None:
         """Close all connections."""
         ...
-
-
-_SCHEMES = {
-    "redis": "redis",
-    "rediss": "rediss",
-    "unix": "unix",
-    "valkey": "redis",
-    "valkeys": "rediss",
-}
-
-
-def normal_url(url: str) -> str:
-    """The URL as the driver wants it.
-
-    Raises:
-        ConfigurationError: Not a URL this release can connect to.
-    """
-    parts = urlsplit(url)
-    scheme = _SCHEMES.get(parts.scheme)
-    if scheme is None:
-        known = ", ".join(f"{name}://" for name in _SCHEMES)
-        later = " (Sentinel and Cluster are planned)" if "+" in parts.scheme else ""
-        msg = f"can't connect to {parts.scheme or 'an empty'!r} URLs{later}; use one of {known}"
-        raise ConfigurationError(msg)
-    return urlunsplit(parts._replace(scheme=scheme))
 
 
 def _options(settings: RegistrySettings) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""The scripts' headers are contracts: calls that don't fit fail in Python, with a name."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from redis_registry import ModelInstance, RegistrySettings
+from redis_registry.store import operations as ops
+from redis_registry.store.operations import Call, Operation, Operations, Term
+from redis_registry.store.scripts import Script, load
+from tests.helpers import instance, instances
+
+LUA = resources.files("redis_registry.store").joinpath("lua")
+NAMES = sorted(
+    path.name.removesuffix(".lua")
+    for path in LUA.iterdir()
+    if path.name.endswith(".lua")
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_names_every_position_the_body_uses(name: str) -> None:
+    script = load(name)
+    body = re.sub(r"--[^\n]*", "", script.text)
+
+    keys = {int(n) for n in re.findall(r"KEYS\[(\d+)\]", body)}
+    args = {int(n) for n in re.findall(r"ARGV\[(\d+)\]", body)}
+
+    assert keys
+    assert max(keys) <= len(script.keys) or script.more_keys
+    assert max(args) <= script.args or script.more_args
+    assert "@include" not in script.text
+    assert "KEYS *" not in body
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scripts_are_identified_by_content_and_run_when_memory_is_full(
+    name: str,
+) -> None:
+    script = load(name)
+    first = script.text.splitlines()[0]
+
+    assert first == ("#!lua" if name == "register" else "#!lua flags=allow-oom")
+    plain = script.without_shebang()
+    assert not plain.text.startswith("#!")
+    assert plain.sha != script.sha
+    assert load(name) is script
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_script_reads_a_host_clock_or_formats_micros_wrongly(name: str) -> None:
+    text = load(name).text
+    assert text.count("redis.call('TIME')") == 1
+    assert "tostring(now)" not in text
+    assert "os." not in re.sub(r"--[^\n]*", "", text)
+
+
+def test_a_call_that_does_not_fit_is_refused() -> None:
+    script = load("heartbeat")
+    keys = dict.fromkeys(script.keys, "k")
+    script.check(keys, 0, ["x"])
+    with pytest.raises(TypeError, match=r"heartbeat\.lua takes the keys"):
+        script.check({"meta": "k"}, 0, ["x"])
+    with pytest.raises(TypeError, match=r"heartbeat\.lua takes the keys"):
+        script.check(keys, 1, ["x"])
+    with pytest.raises(TypeError, match="takes 3 arguments, not 2"):
+        script.check(keys, 0, [])
+    with pytest.raises(TypeError, match="takes 3 arguments, not 4"):
+        script.check(keys, 0, ["x", "y"])
+
+
+def test_a_missing_script_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        load("no_such_script")
+
+
+def _drive(operation: Operation[Any], replies: dict[str, Any]) -> list[Call[Any]]:
+    """Run an operation without any I/O; the calls it made."""
+    made: list[Call[Any]] = []
+    try:
+        calls = next(operation)
+        while True:
+            made += calls
+            calls = operation.send([replies[call.script.name] for call in calls])
+    except StopIteration:
+        return made
+
+
+REPLIES: dict[str, Any] = {
+    "join": 7,
+    "register": 1,
+    "deregister": 1,
+    "heartbeat": [],
+    "revive": ["60000:"],
+    "read": [0, b"0", b"0", 1, b"e"],
+    "status": None,
+    "sweep": None,
+    "flip": "",
+    "forget": 0,
+    "rebase": -1,
+    "release": 1,
+}
+
+
+def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any]]:
+    term = Term(3, "holder", 1, "epoch")
+    member = "m{x}:h:1:60000:"
+    return [
+        made.register(item),
+        made.deregister(item, remove=False),
+        made.heartbeats([item]),
+        made.heartbeats(instances(50, "other") + instances(50, "more")),
+        made.read(item.model_name, healthy_only=True),
+        made.read(None, healthy_only=False),
+        made.sample(item.model_name),
+        made.status(),
+        made.sweep(3, "holder", offset=0, page=10),
+        made.flip(term, [member], {"*": 1}),
+        made.forget(term, ["m{x}:h:1"]),
+        made.rebase(term, 0),
+        made.release(term),
+    ]
+
+
+def _slot_tag(key: str) -> str:
+    """The cluster specification's rule: between the first ``{`` and the next ``}``."""
+    start = key.index("{")
+    return key[start + 1 : key.index("}", start)]
+
+
+@pytest.mark.parametrize("model", ["glm@llm", "{a}b", "}{", "x:y", "日本"])
+def test_every_key_of_every_call_is_in_one_slot(model: str) -> None:
+    """So that Cluster is a matter of connection, not of scripts."""
+    item = instance(model=model)
+    made = Operations(RegistrySettings(namespace="n{s}"), actor="test")
+    names: set[str] = set()
+    for operation in every_operation(made, item):
+        for call in _drive(operation, REPLIES):
+            names.add(call.script.name)
+            assert len({_slot_tag(key) for key in call.keys}) == 1
+            assert len(call.keys) >= len(call.script.keys)
+    missing = {**REPLIES, "heartbeat": [made._member(item)], "revive": ["unknown"]}
+    for call in _drive(made.heartbeats([item]), missing):
+        names.add(call.script.name)
+        assert len({_slot_tag(key) for key in call.keys}) == 1
+    assert names == set(NAMES)
+
+
+def test_calls_are_bounded() -> None:
+    made = Operations(RegistrySettings(), actor="test")
+    calls = _drive(made.heartbeats(instances(2500)), {**REPLIES, "join": 1})
+    beats = [call for call in calls if call.script.name == "heartbeat"]
+    assert len(beats) == 3
+    assert all(call.lane == "beat" for call in beats)
+    assert ops.READ_PAGE <= 1000
+    assert RegistrySettings().sweep_chunk <= 500
+
+
+def test_a_script_knows_its_contract() -> None:
+    script = load("flip")
+    assert isinstance(script, Script)
+    assert script.keys[:4] == ("meta", "events", "lease", "deadlines")
+    assert script.more_keys
+    assert script.more_args
+    assert script.args == 7
