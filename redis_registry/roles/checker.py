@@ -85,6 +85,7 @@ class Checker:
         self._executor = executor
         self._telemetry = telemetry
         self._terms: dict[int, Term] = {}
+        self._guarded: set[int] = set()
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -302,16 +303,21 @@ class Checker:
                 deadline_secs=self._settings.lease_ttl,
             )
             flipped += self._account(chunk, letters, counts, held)
-        if held:
+        self._tell_guard(term.partition, held, counts["*"])
+        return flipped
+
+    def _tell_guard(self, partition: int, held: set[str], overdue: int) -> None:
+        """One line when the guard begins to hold, one when it lets go."""
+        fields = {"partition": partition, "overdue": overdue}
+        if held and partition not in self._guarded:
             _log.warning(
                 "guard holds flips back: too many instances would go at once",
-                extra={
-                    "partition": term.partition,
-                    "overdue": counts["*"],
-                    "models": sorted(held)[:10],
-                },
+                extra=fields | {"models": sorted(held)[:10]},
             )
-        return flipped
+            self._guarded.add(partition)
+        elif not held and partition in self._guarded:
+            _log.warning("guard lets go", extra=fields)
+            self._guarded.discard(partition)
 
     def _account(
         self, chunk: Sequence[str], letters: str, counts: Counter[str], held: set[str]
