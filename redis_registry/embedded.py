@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,10 +63,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with_parent() -> None:  # pragma: no cover  runs between fork and exec
+def _die_with(parent: int) -> Callable[[], None]:
     """Linux: have the kernel end the child when its parent is gone, however it went."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def between_fork_and_exec() -> None:  # pragma: no cover  another process
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it went before the request
+                os._exit(1)
+
+    return between_fork_and_exec
 
 
 class EmbeddedServer:
@@ -134,20 +141,22 @@ class EmbeddedServer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  only calls prctl
+                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  only calls prctl
                 process_group=0,  # a Ctrl-C in the terminal is for us, not for it
             )
-        self._await_answer(binary, log)
+        try:
+            self._await_answer(binary, log)
+        except BaseException:
+            self.stop()  # nobody else will: a context manager was not entered yet
+            raise
 
     def _await_answer(self, binary: str, log: Path) -> None:
         until = time.monotonic() + START_SECS
         while not self._answers():
             if self._process is None or self._process.poll() is not None:
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-                self.stop()
                 raise EmbeddedServerError(f"{binary} did not start:\n{tail}")
             if time.monotonic() > until:
-                self.stop()
                 msg = f"{binary} did not answer on port {self.port} within {START_SECS:g} s"
                 raise EmbeddedServerError(msg)
             time.sleep(0.005)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -55,6 +56,14 @@ Namespace = Annotated[
 
 
 @contextmanager
+def _reading(url: str, namespace: str) -> Generator[SyncModelRegistry]:
+    """A registry to look into; its errors in one line, its warnings not at all."""
+    logging.getLogger("redis_registry").addHandler(logging.NullHandler())
+    with _told(), SyncModelRegistry.from_url(url, namespace=namespace) as registry:
+        yield registry
+
+
+@contextmanager
 def _told() -> Generator[None]:
     """Errors of ours in one line: 2 for a wrong setting, 1 for the rest."""
     try:
@@ -93,12 +102,13 @@ def serve(
         ),
     ] = _HEARTBEAT_TIMEOUT_SECS,
     forget_after_secs: Annotated[
-        float,
+        str,
         typer.Option(
             envvar="REDIS_REGISTRY_FORGET_AFTER_SECS",
-            help="How long an unhealthy instance stays listed; -1: for ever.",
+            metavar="<float|never>",
+            help="How long an unhealthy instance stays listed.",
         ),
-    ] = _FORGET_AFTER_SECS,
+    ] = str(_FORGET_AFTER_SECS),
     embedded: Annotated[
         bool,
         typer.Option(
@@ -118,8 +128,9 @@ def serve(
 ) -> None:
     """Run one controller replica: DB-GPT's HTTP API, the checker, health.
 
-    Start as many as you like on one Redis; one of them sweeps, any of them answers. The guard
-    and everything else is set by REDIS_REGISTRY_* (see docs/reference/settings.md).
+    Start as many as you like on one Redis; one of them sweeps, any of them answers.
+
+    The guard and everything else is set by REDIS_REGISTRY_*: docs/reference/settings.md.
     """
     try:
         from redis_registry.http.server import serve as run  # noqa: PLC0415  an extra
@@ -142,7 +153,9 @@ def serve(
             namespace=namespace,
             heartbeat_interval_secs=heartbeat_interval_secs,
             heartbeat_timeout_secs=heartbeat_timeout_secs,
-            forget_after_secs=None if forget_after_secs < 0 else forget_after_secs,
+            forget_after_secs=None
+            if forget_after_secs == "never"
+            else forget_after_secs,
         )
         _loop()(run(settings, host=host, port=port, embedded=embedded))
 
@@ -171,7 +184,7 @@ def list_(
     ] = False,
 ) -> None:
     """Show the instances, each judged by its deadline at this moment."""
-    with _told(), SyncModelRegistry.from_url(url, namespace=namespace) as registry:
+    with _reading(url, namespace) as registry:
         now = registry.status()[0].now
         if model is None:
             found = registry.get_all_model_instances(healthy_only=healthy)
@@ -194,7 +207,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show what the registry knows of itself: lease, recovery, guard, counts."""
-    with _told(), SyncModelRegistry.from_url(url, namespace=namespace) as registry:
+    with _reading(url, namespace) as registry:
         partitions = registry.status()
     if as_json:
         told = [

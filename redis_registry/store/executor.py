@@ -8,6 +8,7 @@ call's one deadline.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import threading
 import time
@@ -37,6 +38,8 @@ from redis_registry.telemetry import DEAF, Telemetry
 __all__ = ["AsyncExecutor", "SyncExecutor"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 TOGETHER = 8
 """Calls of one operation that are under way at once: fewer than any pool has connections."""
@@ -73,6 +76,7 @@ class _Policy:
         self.settings = settings
         self.where = where
         self.telemetry = telemetry
+        self.troubled = False
         self._fake = fake
         self._plain: dict[str, Script] = {}
 
@@ -102,7 +106,22 @@ class _Policy:
         if fault is Fault.PERMANENT or left <= pause:
             raise translate(error, call.script.name, self.where) from error
         self.telemetry.count("retries", operation=call.script.name, fault=fault.value)
+        if not self.troubled:
+            self.troubled = True
+            _log.warning(
+                "Redis does not answer, trying again",
+                extra={
+                    "redis": self.where,
+                    "call": call.script.name,
+                    "why": str(error),
+                },
+            )
         return pause
+
+    def fine(self) -> None:
+        """A call succeeded after trouble."""
+        self.troubled = False
+        _log.info("Redis answers again", extra={"redis": self.where})
 
 
 def _late(call: Call[Any], where: str, secs: float) -> RegistryUnavailable:
@@ -214,6 +233,8 @@ class AsyncExecutor:
             except DRIVER_ERRORS as error:
                 last = error
             else:
+                if self._policy.troubled:
+                    self._policy.fine()
                 return call.read(raw)
             pause = self._policy.verdict(last, call, attempt, until - loop.time())
             whole = whole or classify(last) is Fault.NO_SCRIPT
@@ -293,6 +314,8 @@ class SyncExecutor:
                 )
                 whole = whole or classify(error) is Fault.NO_SCRIPT
             else:
+                if self._policy.troubled:
+                    self._policy.fine()
                 return call.read(raw)
             attempt += 1
             time.sleep(pause)

@@ -1,0 +1,1 @@
+"""Programs to run, read and copy; none of them is part of the package."""
