@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.txt Makefile | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-load test-dbgpt lint format bench lock clean
+.PHONY: help setup demo test test-load test-dbgpt mutants lint format bench lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test: $(STAMP)  ## All tests (under 6 minutes on 2 cores)
 
 test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, detection times, mass death (about 5 minutes)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
+
+mutants: $(STAMP)  ## Break the code line by line: each break must turn the promise's test red (about 3 minutes)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 test-dbgpt: $(STAMP)  ## DB-GPT's own registry tests and its real worker against ours, in a venv of their own
 	@tests/dbgpt/run.sh

@@ -1,0 +1,1 @@
+"""Breaks one line of the package at a time and asks that a named test goes red."""

@@ -1,0 +1,320 @@
+"""Promise by promise: the lines to break, and the test that must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LUA = "redis_registry/store/lua/"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Text of a file, and what it becomes."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One way to break a promise.
+
+    Attributes:
+        promise: Its letter and number in ``docs/explanation/promises.md``.
+        what: The fault, in words.
+        test: The test that must go red, as pytest names it.
+        edits: The fault, in code.
+    """
+
+    promise: str
+    what: str
+    test: str
+    edits: tuple[Edit, ...]
+
+
+def mutant(promise: str, what: str, test: str, *edits: tuple[str, str, str]) -> Mutant:
+    """A mutant, written short."""
+    return Mutant(promise, what, f"tests/{test}", tuple(Edit(*edit) for edit in edits))
+
+
+OPERATIONS = "redis_registry/store/operations.py"
+CHECKER = "redis_registry/roles/checker.py"
+EXECUTOR = "redis_registry/store/executor.py"
+
+MUTANTS = [
+    mutant(
+        "L1",
+        "time is the caller's clock instead of Redis's",
+        "promises/test_clocks.py::test_nodes_with_wrong_clocks_flip_nobody_who_beats",
+        (
+            OPERATIONS,
+            '{settings.events_kept}"',
+            "{settings.events_kept}|{__import__('time').time_ns() // 1000}\"",
+        ),
+        (
+            LUA + "lib/open.lua",
+            "gap, window, events_kept =",
+            "gap, window, events_kept, host =",
+        ),
+        (
+            LUA + "lib/open.lua",
+            "'^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$'",
+            "'^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$'",
+        ),
+        (
+            LUA + "lib/open.lua",
+            "local now = tonumber(time[1]) * 1000000 + tonumber(time[2])",
+            "local now = tonumber(host)",
+        ),
+    ),
+    mutant(
+        "L2",
+        "the flip doesn't look at the deadline again",
+        "promises/test_liveness.py::test_a_heartbeat_between_look_and_flip_wins",
+        (
+            LUA + "flip.lua",
+            "if not scores[i] or (identity and effective(tonumber(scores[i]), timeout) > now) then",
+            "if not scores[i] then",
+        ),
+    ),
+    mutant(
+        "L3",
+        "a read believes the flag",
+        "promises/test_liveness.py::test_a_read_judges_the_deadline_itself",
+        (LUA + "read.lua", "  return 'overdue'\nend", "  return '1'\nend"),
+    ),
+    mutant(
+        "L3",
+        "the checker sleeps a whole lease instead of until the next deadline",
+        "promises/test_liveness.py::test_a_silent_instance_is_flipped_on_time_by_the_clock",
+        (
+            CHECKER,
+            "return max(wait, LEAST_WAIT_SECS)",
+            "return 3.0",
+        ),
+    ),
+    mutant(
+        "L4",
+        "a silence of the registry goes unnoticed",
+        "promises/test_recovery.py::test_after_a_silence_overdue_instances_are_protected",
+        (LUA + "lib/open.lua", "recover('silence', pulse, false)", "local _ = pulse"),
+    ),
+    mutant(
+        "L4",
+        "another server process goes unnoticed",
+        "promises/test_recovery.py::test_another_server_process_starts_a_new_epoch_and_a_recovery",
+        (
+            LUA + "lib/open.lua",
+            "if not epoch or meta[3] ~= run then",
+            "if not epoch then",
+        ),
+    ),
+    mutant(
+        "L4",
+        "nobody minds that nobody swept",
+        "promises/test_recovery.py::test_nobody_swept_for_a_while_means_nobody_is_flipped",
+        (LUA + "sweep.lua", "recover('unswept', swept, false)", "local _ = swept"),
+    ),
+    mutant(
+        "L4",
+        "a chain of silences protects for ever",
+        "promises/test_recovery.py::test_repeated_silences_delay_a_death_by_one_timeout_at_most",
+        (LUA + "lib/open.lua", "recovery_first + window, now)", "now, now)"),
+    ),
+    mutant(
+        "L4",
+        "the long dead get the grace of the living",
+        "promises/test_recovery.py::test_who_was_dead_before_the_silence_gets_no_grace",
+        (
+            LUA + "lib/open.lua",
+            "if deadline > recovery_from and deadline < granted then",
+            "if deadline < granted then",
+        ),
+        (
+            LUA + "sweep.lua",
+            "local horizon = recovering() and math.min(recovery_from, now) or now",
+            "local horizon = recovering() and 0 or now",
+        ),
+    ),
+    mutant(
+        "L4",
+        "deadlines of a clock put back are left in the future",
+        "promises/test_recovery.py::test_a_clock_put_back_neither_kills_nor_keeps_the_dead",
+        (CHECKER, "if sweep.rebase:", "if sweep.rebase and not sweep.token:"),
+    ),
+    mutant(
+        "L5",
+        "the guard never trips",
+        "promises/test_guard.py::test_a_mass_death_is_held_within_budget_and_told",
+        (
+            LUA + "lib/guard.lua",
+            "elseif overdue > 0 and not few then",
+            "elseif false then",
+        ),
+    ),
+    mutant(
+        "L5",
+        "the guard never lets go",
+        "promises/test_guard.py::test_the_hold_lasts_no_longer_than_its_maximum",
+        (
+            LUA + "lib/guard.lua",
+            "if now - s.since >= guard.max_hold then",
+            "if false then",
+        ),
+    ),
+    mutant(
+        "L5",
+        "the guard forgets what it has flipped",
+        "promises/test_guard.py::test_deaths_trickling_in_trip_it_too",
+        (
+            LUA + "lib/guard.lua",
+            "local would = recent + overdue",
+            "local would = overdue",
+        ),
+    ),
+    mutant(
+        "L5",
+        "reads pretend instead of saying protected",
+        "promises/test_guard.py::test_a_mass_death_is_held_within_budget_and_told",
+        (LUA + "read.lua", "or held['*'] or held[model] then", "then"),
+    ),
+    mutant(
+        "L6",
+        "the unhealthy are forgotten at once",
+        "promises/test_forgetting.py::test_the_unhealthy_stay_listed_until_their_time_comes",
+        (LUA + "sweep.lua", "string.format('%.0f', now - after)", "now_text"),
+        (LUA + "forget.lua", "now - tonumber(since) >= tonumber(ARGV[6])", "true"),
+    ),
+    mutant(
+        "L6",
+        "a forgotten model leaves its counters behind",
+        "promises/test_guard.py::test_its_records_go_with_the_models",
+        (LUA + "lib/remove.lua", "redis.call('HDEL', keys.tally, model)", ""),
+    ),
+    mutant(
+        "W1",
+        "a heartbeat creates half a record",
+        "promises/test_state_machine.py::test_scripts_and_model_agree",
+        (LUA + "heartbeat.lua", "'XX', 'CH', unpack", "'CH', unpack"),
+    ),
+    mutant(
+        "W1",
+        "deregistering leaves the deadline",
+        "promises/test_state_machine.py::test_scripts_and_model_agree",
+        (
+            LUA + "deregister.lua",
+            "-redis.call('ZREM', keys.deadlines, member_of(identity, record)))",
+            "0)",
+        ),
+    ),
+    mutant(
+        "W1",
+        "types are not checked before the first write",
+        "promises/test_faults.py::test_a_key_of_another_type_is_refused_before_any_change",
+        (
+            LUA + "register.lua",
+            "for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN }) do redis.call('ZCARD', key) end",
+            "",
+        ),
+    ),
+    mutant(
+        "W2",
+        "an older incarnation's heartbeat is taken",
+        "registry/test_semantics.py::test_an_older_incarnation_changes_nothing",
+        (
+            LUA + "revive.lua",
+            "elseif inc ~= '' and inc ~= record[INC] then",
+            "elseif false then",
+        ),
+    ),
+    mutant(
+        "W3",
+        "the heartbeat of an unknown instance is lost",
+        "registry/test_semantics.py::test_a_heartbeat_of_an_unknown_instance_registers_it_whole",
+        (OPERATIONS, "unknown.append(place)", "pass"),
+    ),
+    mutant(
+        "W4",
+        "colons in names are not escaped",
+        "registry/test_names.py::test_hostile_names_round_trip_and_stay_apart",
+        ("redis_registry/wire/keys.py", r"\x20%:|{}\x7f]", r"\x20%|{}\x7f]"),
+    ),
+    mutant(
+        "W5",
+        "Redis takes the writes of any term",
+        "promises/test_lease.py::test_writes_of_an_older_term_are_refused",
+        (
+            LUA + "lib/fence.lua",
+            "if epoch ~= ARGV[5] or lease[1] ~= ARGV[3] or lease[2] ~= ARGV[4] then",
+            "if not lease then",
+        ),
+    ),
+    mutant(
+        "R1",
+        "a flip writes no event",
+        "promises/test_liveness.py::test_a_sweep_flips_exactly_the_overdue",
+        (
+            LUA + "flip.lua",
+            "emit('unhealthy', identity, 'expired', row_of(identity, record, 'expired', beat))",
+            "",
+        ),
+    ),
+    mutant(
+        "R1",
+        "registering again is an event though nothing changed",
+        "registry/test_events.py::test_the_life_of_an_instance_is_told_change_by_change",
+        (
+            LUA + "register.lua",
+            "elseif record[SPEC] ~= old[SPEC] or record[TIMEOUT] ~= old[TIMEOUT] then",
+            "else",
+        ),
+    ),
+    mutant(
+        "S1",
+        "the checker dies of what it doesn't know",
+        "promises/test_lease.py::test_a_checker_survives_every_error_and_says_so",
+        (
+            CHECKER,
+            """except Exception as error:  # noqa: BLE001  promise S1
+                self._terms.pop(partition, None)""",
+            """except RegistryError as error:
+                self._terms.pop(partition, None)""",
+        ),
+    ),
+    mutant(
+        "S2",
+        "the driver's exceptions leak",
+        "promises/test_faults.py::test_a_wrong_password_is_tried_once_and_never_shown",
+        (
+            EXECUTOR,
+            "raise translate(error, call.script.name, self.where) from error",
+            "raise error",
+        ),
+    ),
+    mutant(
+        "S3",
+        "one loop's connections are used on another",
+        "unit/test_executor.py::test_it_is_built_before_any_loop_and_used_from_two",
+        (
+            EXECUTOR,
+            "self._clients.pop(asyncio.get_running_loop(), {})",
+            "dict[str, AsyncClient]()",
+        ),
+        (
+            EXECUTOR,
+            "self._clients.setdefault(asyncio.get_running_loop(), {})",
+            "self.__dict__.setdefault('all_loops', {})",
+        ),
+    ),
+    mutant(
+        "S4",
+        "records of another format are guessed at",
+        "promises/test_faults.py::test_records_of_another_format_are_refused_by_name",
+        (
+            LUA + "lib/open.lua",
+            "if meta[1] and meta[1] ~= FORMAT then",
+            "if false then",
+        ),
+    ),
+]
