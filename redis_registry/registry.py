@@ -217,10 +217,11 @@ class RedisModelRegistry:
             Superseded: A newer incarnation lives there; nothing was changed.
             RegistryUnavailable: Redis did not answer in time.
         """
-        _checked(instance)
-        self._bind()
+        if not isinstance(instance, ModelInstance):  # pyright: ignore[reportUnnecessaryIsInstance]
+            _checked(instance)
         coalescer = self._coalescer
         if coalescer is None or coalescer.loop is not asyncio.get_running_loop():
+            self._bind()
             coalescer = self._coalescer = Coalescer(self._beat)
         if await coalescer.beat(instance) is Beat.SUPERSEDED:
             raise superseded(instance)

@@ -1,7 +1,8 @@
-"""Concurrent single heartbeats of one process, gathered into one call.
+"""Concurrent single heartbeats of one process, gathered into few calls.
 
-While one call is under way, those that arrive wait for the next: no timer, no added latency for
-a lone caller, and the more callers there are, the larger the batches.
+While calls are under way, heartbeats that arrive wait for the next: no timer, no added latency
+for a lone caller, and the more callers there are, the larger the batches. A large crowd is sent
+in two halves, so that this process prepares one while Redis works on the other.
 """
 
 from __future__ import annotations
@@ -14,63 +15,88 @@ from redis_registry.store.operations import Beat
 
 __all__ = ["Coalescer"]
 
+LANES = 2
+"""Calls under way at once."""
+
+CROWD = 64
+"""From this many waiting on, half of them go with each call."""
+
 _Waiting = list[tuple[ModelInstance, "asyncio.Future[Beat]"]]
 
 
 class Coalescer:
-    """Gathers heartbeats on one event loop.
+    """Gathers heartbeats on the running event loop.
 
     Args:
         send: Sends many heartbeats at once and answers for each, in order.
+
+    Attributes:
+        loop: The loop it belongs to.
     """
 
     def __init__(
         self, send: Callable[[Sequence[ModelInstance]], Awaitable[Sequence[Beat]]]
     ) -> None:
+        self.loop = asyncio.get_running_loop()
         self._send = send
-        self._loop = asyncio.get_running_loop()
         self._waiting: _Waiting = []
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop it belongs to."""
-        return self._loop
+        self._calls: set[asyncio.Task[None]] = set()
+        self._planned = False
 
     def beat(self, instance: ModelInstance) -> asyncio.Future[Beat]:
         """Queue one heartbeat; cancelling the future leaves the others alone."""
-        future: asyncio.Future[Beat] = self._loop.create_future()
+        future: asyncio.Future[Beat] = self.loop.create_future()
         self._waiting.append((instance, future))
-        if self._task is None:
-            self._task = self._loop.create_task(self._drain(), name="heartbeats")
+        if not self._planned and len(self._calls) < LANES:
+            # Not at once: those who call in the same turn of the loop shall come along.
+            self._planned = True
+            self.loop.call_soon(self._dispatch)
         return future
 
-    async def _drain(self) -> None:
-        batch: _Waiting = []
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                await self._flush(batch)
-        finally:
-            self._task = None
-            for _, future in batch + self._waiting:  # only when this task was cancelled
-                if not future.done():
-                    future.cancel()
+    def _dispatch(self) -> None:
+        self._planned = False
+        while self._waiting and len(self._calls) < LANES:
+            size = len(self._waiting)
+            if size >= CROWD and not self._calls:
+                size = (size + 1) // 2
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
+            task = self.loop.create_task(self._flush(batch), name="heartbeats")
+            self._calls.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if self._waiting and not self._planned:
+            self._planned = True
+            self.loop.call_soon(self._dispatch)
 
     async def _flush(self, batch: _Waiting) -> None:
         try:
             outcomes = await self._send([instance for instance, _ in batch])
-        except Exception as error:  # noqa: BLE001  each caller gets it
+        except BaseException as error:
             for _, future in batch:
                 if not future.done():
-                    future.set_exception(error)
+                    _fail(future, error)
+            if not isinstance(error, Exception):
+                raise
             return
         for (_, future), outcome in zip(batch, outcomes, strict=True):
             if not future.done():
                 future.set_result(outcome)
 
     async def aclose(self) -> None:
-        """Let the batch under way end, and cancel what still waits."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Cancel what is under way and what still waits."""
+        for _, future in self._waiting:
+            future.cancel()
+        self._waiting = []
+        for task in list(self._calls):
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+
+def _fail(future: asyncio.Future[Beat], error: BaseException) -> None:
+    """Each caller gets the error; a cancellation of ours is theirs too."""
+    if isinstance(error, Exception):
+        future.set_exception(error)
+    else:
+        future.cancel()

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 from typing import Any, Generic, Literal, TypeVar
 
 from redis_registry.errors import PartitionMismatch, Superseded
@@ -40,8 +41,8 @@ BEAT_CHUNK = 1000
 """Heartbeats per call: about 1 ms of Redis's time."""
 
 REVIVE_CHUNK = 250
-MOST_TAILS = 100_000
-"""Bound of what a process remembers of records that differ from its belief."""
+MOST_BELIEFS = 200_000
+"""Bound of how many instances' members a process remembers."""
 
 SAMPLE = 32
 """How many instances of a model a select looks at before it reads them all."""
@@ -65,6 +66,13 @@ class Call(Generic[T]):
     read: Callable[[Any], T]
     lane: Literal["call", "beat"] = "call"
 
+
+_Key = tuple[str, str, int, str | None, float | None]
+_key: Callable[[ModelInstance], _Key] = attrgetter(
+    "model_name", "host", "port", "incarnation", "heartbeat_timeout_secs"
+)
+_Belief = tuple[int, str]
+"""Timeout in ms and member among the deadlines, as this process believes them to be."""
 
 Operation = Generator[Sequence[Call[Any]], Sequence[Any], T]
 
@@ -127,8 +135,7 @@ class Operations:
         self.partitions: int | None = None
         self._keys: dict[int, PartitionKeys] = {}
         self._default_timeout_ms = round(settings.heartbeat_timeout_secs * 1000)
-        # Tails ("timeout:incarnation") that Redis has on record where ours missed.
-        self._tails: dict[str, str] = {}
+        self._beliefs: dict[_Key, _Belief] = {}
 
     # --- calls -----------------------------------------------------------------------------
 
@@ -225,7 +232,7 @@ class Operations:
     def register(self, instance: ModelInstance) -> Operation[int]:
         """Register, revive or update; the revision of the record."""
         partition = yield from self._home(instance)
-        self._tails.pop(identity_text(instance.identity), None)
+        self._beliefs.pop(_key(instance), None)
         return (yield from ask(self._register(partition, instance, "register")))
 
     def deregister(self, instance: ModelInstance, *, remove: bool) -> Operation[int]:
@@ -264,46 +271,42 @@ class Operations:
         One call a partition and 1,000 instances; those that missed take a second one.
         """
         partitions = yield from self._join()
-        members = [self._member(instance) for instance in instances]
-        homes: dict[int, list[int]] = defaultdict(list)
-        if partitions == 1:
-            homes[0] = list(range(len(instances)))
-        else:
-            for place, instance in enumerate(instances):
-                homes[partition_of(instance.model_name, partitions)].append(place)
+        known = self._beliefs.get
+        beliefs = [
+            known(_key(instance)) or self._believe(instance) for instance in instances
+        ]
         calls = [
-            self._beat(home, [(instances[i], members[i]) for i in chunk])
-            for home, places in homes.items()
-            for chunk in _chunks(places, BEAT_CHUNK)
+            self._beat(home, chunk)
+            for home, group in _by_home(partitions, instances, beliefs).items()
+            for chunk in _chunks(group, BEAT_CHUNK)
         ]
         outcomes = [Beat.TAKEN] * len(instances)
-        replies = yield calls
-        missed = {member for reply in replies for member in reply}
+        missed = {member for reply in (yield calls) for member in reply}
         if missed:
-            late = [i for i, member in enumerate(members) if member in missed]
+            late = [i for i, (_, member) in enumerate(beliefs) if member in missed]
+            members = [member for _, member in beliefs]
             yield from self._revive(instances, members, late, partitions, outcomes)
         return outcomes
 
-    def _member(self, instance: ModelInstance) -> str:
-        if self._tails:
+    def _believe(self, instance: ModelInstance, tail: str | None = None) -> _Belief:
+        """Remember an instance's member: what we would make it, or what Redis has on record."""
+        if len(self._beliefs) >= MOST_BELIEFS:  # what is lost is learned again
+            self._beliefs.clear()
+        if tail is None:
+            timeout = self.timeout_ms(instance)
+            belief = timeout, member_of(instance, timeout)
+        else:
             identity = identity_text(instance.identity)
-            tail = self._tails.get(identity)
-            if tail is not None and (
-                instance.incarnation is None or tail.endswith(instance.incarnation)
-            ):
-                return f"{identity}:{tail}"
-        return member_of(instance, self.timeout_ms(instance))
+            belief = int(tail.split(":")[0]), f"{identity}:{tail}"
+        self._beliefs[_key(instance)] = belief
+        return belief
 
-    def _beat(
-        self, partition: int, beats: Iterable[tuple[ModelInstance, str]]
-    ) -> Call[list[str]]:
-        groups: dict[str, list[str]] = defaultdict(list)
-        for _, member in beats:
-            groups[member.rsplit(":", 2)[1]].append(member)
+    def _beat(self, partition: int, beliefs: Sequence[_Belief]) -> Call[list[str]]:
+        groups: dict[int, list[str]] = defaultdict(list)
+        for timeout, member in beliefs:
+            groups[timeout].append(member)
         payload = json.dumps(
-            [[int(timeout), group] for timeout, group in groups.items()],
-            ensure_ascii=False,
-            separators=(",", ":"),
+            list(groups.items()), ensure_ascii=False, separators=(",", ":")
         )
         return self._call(
             "heartbeat",
@@ -340,23 +343,16 @@ class Operations:
                         lane="beat",
                     )
                 )
-                for place, identity, tail in zip(chunk, identities, tails, strict=True):
+                for place, tail in zip(chunk, tails, strict=True):
                     if tail == "unknown":
-                        self._tails.pop(identity, None)
+                        self._believe(instances[place])
                         unknown.append(place)
                     elif tail == "superseded":
                         outcomes[place] = Beat.SUPERSEDED
                     else:
-                        self._learn(identity, tail, members[place])
+                        self._believe(instances[place], tail)
             for chunk in _chunks(unknown, REVIVE_CHUNK):
                 yield [self._register(home, instances[i], "absent") for i in chunk]
-
-    def _learn(self, identity: str, tail: str, believed: str) -> None:
-        if f"{identity}:{tail}" == believed:
-            return
-        if len(self._tails) >= MOST_TAILS:  # bounded; what is lost is learned again
-            self._tails.clear()
-        self._tails[identity] = tail
 
     # --- readers ---------------------------------------------------------------------------
 
@@ -530,6 +526,18 @@ class Operations:
                 self._call("release", term.partition, self._termed(term), int)
             )
         )
+
+
+def _by_home(
+    partitions: int, instances: Sequence[ModelInstance], beliefs: Sequence[_Belief]
+) -> dict[int, Sequence[_Belief]]:
+    """Beliefs by the partition they live in."""
+    if partitions == 1:
+        return {0: beliefs}
+    homes: dict[int, list[_Belief]] = defaultdict(list)
+    for instance, belief in zip(instances, beliefs, strict=True):
+        homes[partition_of(instance.model_name, partitions)].append(belief)
+    return dict(homes)
 
 
 def superseded(instance: ModelInstance) -> Superseded:

@@ -32,7 +32,16 @@ def convict(mutant: Mutant) -> str:
             if edit.old not in text:
                 return f"STALE: {edit.path} has no {edit.old!r}"
             path.write_text(text.replace(edit.old, edit.new))
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:randomly"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "--tb=no",
+            "-p",
+            "no:randomly",
+        ]
         command += [
             "-p",
             "no:hypothesispytest",

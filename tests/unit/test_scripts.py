@@ -143,7 +143,7 @@ def test_every_key_of_every_call_is_in_one_slot(model: str) -> None:
             names.add(call.script.name)
             assert len({_slot_tag(key) for key in call.keys}) == 1
             assert len(call.keys) >= len(call.script.keys)
-    missing = {**REPLIES, "heartbeat": [made._member(item)], "revive": ["unknown"]}
+    missing = {**REPLIES, "heartbeat": [made._believe(item)[1]], "revive": ["unknown"]}
     for call in _drive(made.heartbeats([item]), missing):
         names.add(call.script.name)
         assert len({_slot_tag(key) for key in call.keys}) == 1
