@@ -132,7 +132,7 @@ class Operations:
     def __init__(self, settings: RegistrySettings, *, actor: str) -> None:
         self.settings = settings
         self.actor = actor
-        self.partitions: int | None = None
+        self._open(None)
         self._keys: dict[int, PartitionKeys] = {}
         self._default_timeout_ms = round(settings.heartbeat_timeout_secs * 1000)
         self._beliefs: dict[_Key, _Belief] = {}
@@ -149,10 +149,12 @@ class Operations:
             self._keys[partition] = found
         return found
 
-    def _header(self) -> str:
+    def _open(self, partitions: int | None) -> None:
+        """Fix what every call begins with; ``None``: not joined yet."""
         settings = self.settings
-        return (
-            f"{FORMAT}|{self.partitions or 0}|{_micros(settings.gap)}|"
+        self.partitions = partitions
+        self._header = (
+            f"{FORMAT}|{partitions or 0}|{_micros(settings.gap)}|"
             f"{_micros(settings.heartbeat_timeout_secs)}|{settings.events_kept}"
         )
 
@@ -169,14 +171,10 @@ class Operations:
     ) -> Call[T]:
         """Bind a script to a partition; ``special`` are keys that exist more than once."""
         script, keys = load(name), self.keys(partition)
-        named = {key: special.get(key) or keys.named(key) for key in script.keys}
-        script.check(named, len(more), args)
+        script.check(special, len(more), args)
+        named = [special.get(key) or keys.named(key) for key in script.keys]
         return Call(
-            script,
-            [*named.values(), *more],
-            [self._header(), self.actor, *args],
-            read,
-            lane,
+            script, [*named, *more], [self._header, self.actor, *args], read, lane
         )
 
     def _join(self) -> Operation[int]:
@@ -190,7 +188,8 @@ class Operations:
                     f"not {wanted}: leave partitions unset to adopt that, or use another namespace"
                 )
                 raise PartitionMismatch(msg, recorded)
-            self.partitions = recorded
+            self._open(recorded)
+            return recorded
         return self.partitions
 
     def _home(self, instance: ModelInstance) -> Operation[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -56,16 +56,21 @@ class Script:
             self.more_args,
         )
 
-    def check(self, keys: Mapping[str, str], more: int, args: Sequence[object]) -> None:
+    def check(self, special: Iterable[str], more: int, args: Sequence[object]) -> None:
         """Hold a call against the header.
+
+        Args:
+            special: Names of the keys that the call brings itself.
+            more: How many keys it adds to the named ones.
+            args: Its arguments, without header and actor (the executor's).
 
         Raises:
             TypeError: The call doesn't fit.
         """
-        if tuple(keys) != self.keys or (more and not self.more_keys):
-            msg = f"{self.name}.lua takes the keys {self.keys}, not {tuple(keys)} + {more}"
+        if not set(special) <= set(self.keys) or (more and not self.more_keys):
+            msg = f"{self.name}.lua takes the keys {self.keys}, not {tuple(special)} + {more}"
             raise TypeError(msg)
-        given = len(args) + 2  # header and actor are the executor's
+        given = len(args) + 2
         if given < self.args or (given > self.args and not self.more_args):
             msg = f"{self.name}.lua takes {self.args} arguments, not {given}"
             raise TypeError(msg)

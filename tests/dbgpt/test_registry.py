@@ -146,6 +146,12 @@ async def test_no_name_is_every_model(
     assert len(expected) == 2
     assert await registry.get_all_instances(nameless) == expected
     assert registry.sync_get_all_instances(nameless) == expected
+
+    await registry.deregister_instance(BGE)
+    expected = await registry.get_all_model_instances(healthy_only=True)
+    assert len(expected) == 1
+    assert await registry.get_all_instances(nameless, healthy_only=True) == expected
+    assert registry.sync_get_all_instances(nameless, healthy_only=True) == expected
     assert await registry.select_one_health_instance(nameless) is None
 
 
