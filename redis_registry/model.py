@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
@@ -14,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     ValidationError,
 )
 
@@ -21,16 +20,18 @@ from redis_registry.errors import InvalidInstance
 
 __all__ = [
     "MAX_EXTRA_BYTES",
-    "MAX_HOST_BYTES",
-    "MAX_MODEL_NAME_BYTES",
+    "MAX_HOST",
+    "MAX_MODEL_NAME",
     "Health",
     "Identity",
     "ModelInstance",
     "explain_invalid",
 ]
 
-MAX_MODEL_NAME_BYTES = 512
-MAX_HOST_BYTES = 255
+MAX_MODEL_NAME = 512
+MAX_HOST = 255
+"""Longest names, in characters."""
+
 MAX_EXTRA_BYTES = 64 * 1024
 """Bound of one instance's free-form part (prompt template and metadata), in bytes on the wire."""
 
@@ -38,7 +39,6 @@ MIN_TIMEOUT_SECS = 0.05
 MAX_TIMEOUT_SECS = 30 * 86_400.0
 
 _SHOWN = 60  # characters of a bad value that an error repeats
-_INCARNATION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Identity(NamedTuple):
@@ -69,47 +69,6 @@ class Health(StrEnum):
     """Flipped by a sweep, or deregistered."""
 
 
-def _text(value: str, what: str, limit: int) -> str:
-    stripped = value.strip()
-    if not stripped:
-        msg = f"{what} must not be empty"
-        raise ValueError(msg)
-    try:
-        size = len(stripped.encode())
-    except UnicodeEncodeError as error:
-        msg = f"{what} holds a lone surrogate at position {error.start}, which is not text"
-        raise ValueError(msg) from None
-    if size > limit:
-        msg = f"{what} is {size} bytes long, the limit is {limit}: {stripped[:24]!r}…"
-        raise ValueError(msg)
-    return stripped
-
-
-def _model_name(value: str) -> str:
-    return _text(value, "model_name", MAX_MODEL_NAME_BYTES)
-
-
-def _host(value: str) -> str:
-    return _text(value, "host", MAX_HOST_BYTES)
-
-
-def _encodable(value: str | None) -> str | None:
-    if value is not None:
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            msg = f"holds a lone surrogate at position {error.start}, which is not text"
-            raise ValueError(msg) from None
-    return value
-
-
-def _weight(value: float | None) -> float | None:
-    if value is not None and not (math.isfinite(value) and value >= 0):
-        msg = f"weight must be a finite number of 0 or more, not {value}"
-        raise ValueError(msg)
-    return value
-
-
 def _not_bool(value: object) -> object:
     if isinstance(value, bool):
         msg = "must be a number, not a boolean"
@@ -128,11 +87,9 @@ def _aware(value: datetime | None) -> datetime | None:
         raise ValueError(msg) from error
 
 
-def _incarnation(value: str | None) -> str | None:
-    if value is not None and not _INCARNATION.fullmatch(value):
-        msg = "incarnation must be 1 to 64 of A-Z a-z 0-9 _ -"
-        raise ValueError(msg)
-    return value
+# The core of pydantic does these checks; text with a lone surrogate it refuses by itself.
+_Name = StringConstraints(strip_whitespace=True, min_length=1)
+_Text = StringConstraints(max_length=MAX_EXTRA_BYTES)
 
 
 class ModelInstance(BaseModel):
@@ -142,9 +99,10 @@ class ModelInstance(BaseModel):
     port)``. Surrounding white space of the names is stripped.
 
     Attributes:
-        model_name: The model served, any Unicode text of at most 512 bytes; in DB-GPT
+        model_name: The model served, any Unicode text of at most 512 characters; in
+            DB-GPT
             always ``"<name>@<worker type>"``.
-        host: Where it listens, any text of at most 255 bytes (IPv6 with zone included).
+        host: Where it listens, any text of at most 255 characters (IPv6 with zone included).
         port: 1 to 65535.
         weight: Finite and not negative; 0 takes no new work.
         check_healthy: ``False``: silence never makes it unhealthy.
@@ -165,24 +123,24 @@ class ModelInstance(BaseModel):
         extra="ignore", protected_namespaces=(), validate_assignment=True
     )
 
-    model_name: Annotated[str, AfterValidator(_model_name)]
-    host: Annotated[str, AfterValidator(_host)]
+    model_name: Annotated[str, _Name, Field(max_length=MAX_MODEL_NAME)]
+    host: Annotated[str, _Name, Field(max_length=MAX_HOST)]
     port: Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535)]
     weight: Annotated[
-        float | None, BeforeValidator(_not_bool), AfterValidator(_weight)
+        float | None, BeforeValidator(_not_bool), Field(ge=0, allow_inf_nan=False)
     ] = 1.0
     check_healthy: bool | None = True
     healthy: bool | None = False
     enabled: bool | None = True
-    prompt_template: Annotated[str | None, AfterValidator(_encodable)] = None
+    prompt_template: Annotated[str, _Text] | None = None
     last_heartbeat: Annotated[datetime | None, AfterValidator(_aware)] = None
     remove_from_registry: bool | None = False
 
-    incarnation: Annotated[str | None, AfterValidator(_incarnation)] = None
+    incarnation: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = None
     heartbeat_timeout_secs: Annotated[
         float | None, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)
     ] = None
-    zone: Annotated[str | None, AfterValidator(_encodable)] = None
+    zone: Annotated[str, _Text] | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     state: Health | None = None
     revision: int | None = None

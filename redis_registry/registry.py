@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from redis_registry.core.coalescer import Coalescer
 from redis_registry.errors import ConfigurationError, InvalidInstance
-from redis_registry.model import MAX_MODEL_NAME_BYTES, ModelInstance
+from redis_registry.model import MAX_MODEL_NAME, ModelInstance
 from redis_registry.roles.checker import Checker, CheckerStatus
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
@@ -39,10 +39,10 @@ def _readable(model_name: object) -> str | None:
         raise InvalidInstance(msg)
     stripped = model_name.strip()
     try:
-        size = len(stripped.encode())
-    except UnicodeEncodeError:
+        stripped.encode()
+    except UnicodeEncodeError:  # a lone surrogate
         return None
-    return stripped if 0 < size <= MAX_MODEL_NAME_BYTES else None
+    return stripped if 0 < len(stripped) <= MAX_MODEL_NAME else None
 
 
 def _actor(role: str) -> str:

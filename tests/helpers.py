@@ -178,7 +178,7 @@ class Store:
             name = key.removeprefix(self.base)
             kind = self.raw.type(key).decode()
             if name.startswith("i:"):
-                records[name[2:]] = self._text_fields(key)
+                records[name[2:]] = self._text_record(key)
             elif name.startswith("m:"):
                 members = cast("list[bytes]", self.raw.zrange(key, 0, -1))
                 indexed |= {f"{name[2:]}:{member.decode()}" for member in members}
@@ -191,16 +191,17 @@ class Store:
         self._check_sets(records)
         self._check_events()
 
-    def _text_fields(self, key: str) -> dict[str, str]:
+    def _text_record(self, key: str) -> dict[str, str]:
+        """A record's terms and life, taken apart."""
         fields = cast("dict[bytes, bytes]", self.raw.hgetall(key))
-        return {
-            name.decode(): value.decode(errors="replace")
-            for name, value in fields.items()
-        }
+        assert set(fields) == {b"terms", b"life", b"spec"}, f"half a record: {key}"
+        enabled, check, tail = fields[b"terms"].decode().split("|")
+        health = fields[b"life"].decode().split("|")[0]
+        return {"enabled": enabled, "check": check, "tail": tail, "health": health}
 
     def _check_sets(self, records: dict[str, dict[str, str]]) -> None:
         living = {
-            f"{identity}:{record['timeout']}:{record['inc']}"
+            f"{identity}:{record['tail']}"
             for identity, record in records.items()
             if record["health"] == "1" and record["check"] == "1"
         }

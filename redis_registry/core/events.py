@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from redis_registry.model import EPOCH, ModelInstance
-from redis_registry.wire.codec import split_row
+from redis_registry.wire.codec import decode_row
 
 __all__ = ["Event", "Kind", "decode_event"]
 
@@ -68,18 +68,15 @@ def decode_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
         KeyError: A field is missing.
         ValueError: A field is not of its form.
     """
-    text = {
-        name: fields[name.encode()].decode()
-        for name in ("epoch", "kind", "subject", "cause", "actor", "at")
-    }
-    row = fields[b"row"]
+    epoch, kind, cause, actor, at, about = fields[b"event"].split(b"|", 5)
+    subject = about.split(b"|", 1)[0].decode()
     return Event(
         revision=int(entry_id.split(b"-")[0]),
-        epoch=text["epoch"],
-        kind=Kind(text["kind"]),
-        subject=text["subject"],
-        cause=text["cause"],
-        actor=text["actor"],
-        at=EPOCH + timedelta(microseconds=int(text["at"])),
-        instance=split_row(row).instance() if row else None,
+        epoch=epoch.decode(),
+        kind=Kind(kind.decode()),
+        subject=subject,
+        cause=cause.decode(),
+        actor=actor.decode(),
+        at=EPOCH + timedelta(microseconds=int(at)),
+        instance=decode_row(about) if b"|" in about else None,
     )

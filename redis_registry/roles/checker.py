@@ -10,11 +10,11 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from redis_registry.errors import LeaseLost, RegistryClosed, RegistryError
+from redis_registry.roles.flipping import Flipping
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.operations import Operations, Term
 from redis_registry.store.replies import Sweep
@@ -23,6 +23,9 @@ from redis_registry.telemetry import DEAF, Telemetry
 __all__ = ["Checker", "CheckerStatus"]
 
 PAGE = 1000
+MOST_OVERDUE = 100_000
+"""Of more than this many overdue instances the rest is left to the next sweep."""
+
 LEAST_WAIT_SECS = 0.002
 MOST_BACKOFF_SECS = 2.0
 RELEASE_SECS = 1.0
@@ -241,107 +244,44 @@ class Checker:
             rank = await self._executor.run(self._operations.rebase(term, rank))
 
     async def _flip(self, term: Term, sweep: Sweep) -> None:
-        """Flip what is overdue, in bounded calls; with the guard on it sees all of it first."""
-        if not self._settings.guard.enabled:
-            while sweep.members:
-                flipped = await self._flip_members(term, sweep.members, Counter(), ())
-                if not flipped or len(sweep.members) < PAGE:
-                    return
-                sweep = await self._again(term, 0)
-            return
+        """Flip what is overdue; all of it is looked at first, for the guard counts it."""
         members = list(sweep.members)
-        while len(members) < sweep.overdue:
-            more = (await self._again(term, len(members))).members
-            if not more:
+        while len(members) < min(sweep.overdue, MOST_OVERDUE):
+            more = await self._ask(term.partition, len(members))
+            if more.token != term.token or more.epoch != term.epoch:
+                msg = f"the lease of partition {term.partition} has passed to {more.holder}"
+                raise LeaseLost(msg)
+            if not more.members:
                 break
-            members += more
-        counts = Counter(_model_of(member) for member in members)
-        counts["*"] = len(members)
-        await self._flip_members(term, members, counts, sweep.guarded)
+            members += more.members
+        flipping = Flipping(
+            term,
+            members,
+            sweep.guarded,
+            operations=self._operations,
+            ask=lambda operation: self._executor.run(
+                operation, deadline_secs=self._settings.lease_ttl
+            ),
+        )
+        try:
+            await flipping.run()
+        finally:
+            self.status.flips += flipping.flipped
+            self._telemetry.count("flips", flipping.flipped)
+            self._tell_guard(term.partition, flipping)
 
-    async def _again(self, term: Term, offset: int) -> Sweep:
-        sweep = await self._ask(term.partition, offset)
-        if sweep.token != term.token or sweep.epoch != term.epoch:
-            msg = (
-                f"the lease of partition {term.partition} has passed to {sweep.holder}"
-            )
-            raise LeaseLost(msg)
-        return sweep
-
-    async def _flip_members(
-        self,
-        term: Term,
-        members: Sequence[str],
-        counts: Counter[str],
-        guarded: Sequence[str],
-    ) -> int:
-        """Flip ``members``; ``counts`` are the overdue of each scope, kept up to date."""
-        chunk_size = self._settings.sweep_chunk
-        pending = list(members)
-        judge = {"*", *guarded} if counts else set[str]()
-        held: set[str] = set()
-        flipped = 0
-        while pending or judge:
-            chunk, pending = pending[:chunk_size], pending[chunk_size:]
-            if held:
-                chunk = [member for member in chunk if _model_of(member) not in held]
-            scopes = (
-                judge | {_model_of(member) for member in chunk} if counts else judge
-            )
-            judge = set[str]()
-            if not chunk and not scopes:
-                continue
-            letters = await self._executor.run(
-                self._operations.flip(
-                    term,
-                    chunk,
-                    {
-                        scope: counts[scope]
-                        for scope in sorted(scopes | ({"*"} if counts else set()))
-                    },
-                ),
-                deadline_secs=self._settings.lease_ttl,
-            )
-            flipped += self._account(chunk, letters, counts, held)
-        self._tell_guard(term.partition, held, counts["*"])
-        return flipped
-
-    def _tell_guard(self, partition: int, held: set[str], overdue: int) -> None:
+    def _tell_guard(self, partition: int, flipping: Flipping) -> None:
         """One line when the guard begins to hold, one when it lets go."""
-        fields = {"partition": partition, "overdue": overdue}
-        if held and partition not in self._guarded:
+        fields = {"partition": partition, "overdue": flipping.overdue["*"]}
+        if flipping.held and partition not in self._guarded:
             _log.warning(
                 "guard holds flips back: too many instances would go at once",
-                extra=fields | {"models": sorted(held)[:10]},
+                extra=fields | {"models": sorted(flipping.held)[:10]},
             )
             self._guarded.add(partition)
-        elif not held and partition in self._guarded:
+        elif not flipping.held and partition in self._guarded:
             _log.warning("guard lets go", extra=fields)
             self._guarded.discard(partition)
-
-    def _account(
-        self, chunk: Sequence[str], letters: str, counts: Counter[str], held: set[str]
-    ) -> int:
-        flipped = 0
-        for member, letter in zip(chunk, letters, strict=True):
-            model = _model_of(member)
-            if letter == "h":
-                held.add(model)
-                continue
-            if counts:
-                counts[model] -= 1
-                counts["*"] -= 1
-            if letter == "f":
-                flipped += 1
-                _log.info(
-                    "instance unhealthy: heartbeat missing",
-                    extra={"instance": member.rsplit(":", 2)[0]},
-                )
-            elif letter == "o":
-                _log.warning("orphan deadline removed", extra={"member": member})
-        self.status.flips += flipped
-        self._telemetry.count("flips", flipped)
-        return flipped
 
     async def _forget(self, term: Term, identities: Sequence[str]) -> None:
         forgotten = await self._executor.run(self._operations.forget(term, identities))
@@ -362,7 +302,3 @@ class Checker:
                     "lease not released, it will end by itself",
                     extra={"partition": term.partition, "why": str(error)},
                 )
-
-
-def _model_of(member: str) -> str:
-    return member.split(":", 1)[0]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
@@ -20,12 +19,13 @@ from redis_registry.errors import FormatMismatch, InvalidInstance
 from redis_registry.model import EPOCH, MAX_EXTRA_BYTES, Health, ModelInstance
 from redis_registry.wire.keys import identity_of, identity_text
 
-__all__ = ["FORMAT", "Row", "decode_rows", "encode_spec", "member_of", "split_row"]
+__all__ = ["FORMAT", "decode_row", "decode_rows", "encode_spec", "member_of"]
 
 FORMAT = 1
 """Version of the records and of the keyspace; recorded in each partition's meta."""
 
 _SHORT = {"weight": "w", "prompt_template": "p", "zone": "z", "metadata": "m"}
+_LONG = {short: name for name, short in _SHORT.items()}
 _DEFAULTS: dict[str, Any] = {
     "weight": 1.0,
     "prompt_template": None,
@@ -33,13 +33,13 @@ _DEFAULTS: dict[str, Any] = {
     "metadata": {},
 }
 _STATES = {
-    "1": Health.HEALTHY,
-    "protected": Health.PROTECTED,
-    "overdue": Health.OVERDUE,
-    "expired": Health.UNHEALTHY,
-    "deregistered": Health.UNHEALTHY,
+    b"1": Health.HEALTHY,
+    b"protected": Health.PROTECTED,
+    b"overdue": Health.OVERDUE,
+    b"expired": Health.UNHEALTHY,
+    b"deregistered": Health.UNHEALTHY,
 }
-_TEXTS = 9
+_BEFORE_SPEC = 10  # separators before the spec; see store/lua/lib/record.lua
 _SERVED = (Health.HEALTHY, Health.PROTECTED)
 
 _log = logging.getLogger(__name__)
@@ -81,78 +81,56 @@ def member_of(instance: ModelInstance, timeout_ms: int) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row, split into its parts and otherwise raw.
+def decode_row(raw: bytes) -> ModelInstance:
+    """Decode and validate one row.
 
-    Attributes:
-        identity: ``model:host:port``, escaped.
-        state: ``1``, ``protected``, ``overdue``, ``expired`` or ``deregistered``.
-        since_us: When that began, µs by Redis's clock (text).
-        spec: msgpack.
+    Raises:
+        FormatMismatch: The spec was written by a newer release.
+        ValueError: Something else about it is wrong.
     """
-
-    identity: str
-    enabled: str
-    check: str
-    timeout_ms: str
-    incarnation: str
-    state: str
-    revision: str
-    since_us: str
-    beat_us: str
-    spec: bytes
-
-    def instance(self) -> ModelInstance:
-        """Decode and validate.
-
-        Raises:
-            FormatMismatch: The spec was written by a newer release.
-            ValueError: Something else about it is wrong.
-        """
-        model_name, host, port = identity_of(self.identity)
-        state = _STATES[self.state]
-        fields: dict[str, Any] = {
-            "model_name": model_name,
-            "host": host,
-            "port": port,
-            "enabled": self.enabled == "1",
-            "check_healthy": self.check == "1",
-            "healthy": state in _SERVED,
-            "state": state,
-            "incarnation": self.incarnation or None,
-            "heartbeat_timeout_secs": int(self.timeout_ms) / 1000,
-            "revision": int(self.revision),
-            "last_heartbeat": EPOCH + timedelta(microseconds=int(self.beat_us))
-            if self.beat_us
-            else None,
-        }
-        fields.update(_decode_spec(self.spec))
-        return ModelInstance.model_validate(fields)
-
-
-def _decode_spec(spec: bytes) -> dict[str, Any]:
-    version, fields = _unpack(spec)
+    (
+        identity,
+        enabled,
+        check,
+        tail,
+        state_text,
+        _,
+        _,
+        deadline,
+        revision,
+        newer,
+        spec,
+    ) = raw.split(b"|", _BEFORE_SPEC)
+    model_name, host, port = identity_of(identity.decode())
+    timeout_ms, _, incarnation = tail.partition(b":")
+    timeout = int(timeout_ms)
+    beat_us = int(newer or deadline) - timeout * 1000
+    state = _STATES[state_text]
+    fields: dict[str, Any] = {
+        "model_name": model_name,
+        "host": host,
+        "port": port,
+        "enabled": enabled == b"1",
+        "check_healthy": check == b"1",
+        "healthy": state in _SERVED,
+        "state": state,
+        "incarnation": incarnation.decode() or None,
+        "heartbeat_timeout_secs": timeout / 1000,
+        "revision": int(revision),
+        "last_heartbeat": EPOCH + timedelta(microseconds=beat_us),
+    }
+    version, given = _unpack(spec)
     if version != FORMAT:
         msg = (
             f"a record is of format {version}, this release reads format {FORMAT}: "
             "upgrade redis_registry here"
         )
         raise FormatMismatch(msg)
-    return {name: fields[short] for name, short in _SHORT.items() if short in fields}
-
-
-def split_row(raw: bytes) -> Row:
-    """Split a raw row.
-
-    Raises:
-        ValueError: It has too few parts, or its text is not UTF-8.
-    """
-    *texts, spec = raw.split(b"|", _TEXTS)
-    if len(texts) != _TEXTS:
-        msg = f"a row of {len(texts) + 1} parts instead of 10"
-        raise ValueError(msg)
-    return Row(*(text.decode() for text in texts), spec=spec)
+    for short, value in given.items():
+        name = _LONG.get(short)
+        if name is not None:
+            fields[name] = value
+    return ModelInstance.model_validate(fields)
 
 
 def decode_rows(rows: Iterable[bytes]) -> list[ModelInstance]:
@@ -164,7 +142,7 @@ def decode_rows(rows: Iterable[bytes]) -> list[ModelInstance]:
     found: list[ModelInstance] = []
     for raw in rows:
         try:
-            found.append(split_row(raw).instance())
+            found.append(decode_row(raw))
         except FormatMismatch:
             raise
         except (

@@ -60,7 +60,9 @@ def identity_of(text: str) -> Identity:
         ValueError: The text is not of that form.
     """
     model, host, port = text.split(":")
-    return Identity(unquote(model), unquote(host), int(port))
+    if "%" in text:
+        model, host = unquote(model), unquote(host)
+    return Identity(model, host, int(port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,13 @@ from dbgpt.util.serialization.json_serialization import JsonSerializer
 from planting import Storage
 from support import eventually
 
-from redis_registry import ConfigurationError, InvalidInstance, SyncModelRegistry
-from redis_registry.embedded import EmbeddedServer
+from redis_registry import (
+    ConfigurationError,
+    InvalidInstance,
+    RegistryUnavailable,
+    SyncModelRegistry,
+)
+from redis_registry.embedded import EmbeddedServer, free_port
 from redis_registry.integrations.dbgpt import DBGPTModelRegistry, install
 
 GLM = ModelInstance(
@@ -264,6 +269,30 @@ async def test_it_is_a_component(server: EmbeddedServer, namespace: str) -> None
         await app.async_before_stop()
         assert looking.status()[0].lease_holder is None
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_redis_may_come_later(namespace: str) -> None:
+    """A controller starts without Redis, says so to its callers, and works once it is there."""
+    port = free_port()
+    server = EmbeddedServer(port=port)
+    registry = DBGPTModelRegistry.from_url(
+        f"redis://127.0.0.1:{port}/0",
+        namespace=namespace,
+        operation_timeout_secs=0.3,
+    )
+    await registry.start()
+    with pytest.raises(RegistryUnavailable):
+        await registry.register_instance(GLM)
+    with server:
+
+        async def works() -> bool:
+            try:
+                return await registry.register_instance(GLM)
+            except RegistryUnavailable:
+                return False
+
+        await eventually(works, "the registry finds its Redis")
+        await registry.aclose()
 
 
 async def test_a_reader_runs_no_checker(server: EmbeddedServer, namespace: str) -> None:

@@ -112,12 +112,26 @@ def client_of(manager: LocalWorkerManager) -> Any:
     return cells["client"].cell_contents
 
 
+async def silence(manager: LocalWorkerManager, before: set[asyncio.Task[Any]]) -> None:
+    """End what the manager runs on this loop.
+
+    Before a stop too: a heartbeat of DB-GPT that is under way when it deregisters may arrive
+    after it, and nothing in its protocol tells such a heartbeat from a real one.
+    """
+    tasks = asyncio.all_tasks() - before
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    client_of(manager)._heartbeat_stop_event.set()
+
+
 async def test_a_worker_outlives_its_replicas(
     serve: Serve, watch: Watch, server: EmbeddedServer
 ) -> None:
     """It registers and beats through "a,b", whatever dies, and is never called unhealthy."""
     timeout = 4.0
     a, b = (serve(interval=0.2, timeout=timeout) for _ in range(2))
+    before = asyncio.all_tasks()
     manager = worker(a, b, interval=0.3)
     await manager.start()
     for replica in (a, b):
@@ -142,16 +156,17 @@ async def test_a_worker_outlives_its_replicas(
     await watch.beats(b, timeout + 0.5, within=timeout + 10)
     assert watch.unhealthy == 0
 
+    await silence(manager, before)
     await manager.stop()
     for replica in (a, b):
         assert (await watch.read(replica))["healthy"] is False
         assert (await watch.read(replica, MANAGER))["healthy"] is False
-    client_of(manager)._heartbeat_stop_event.set()
 
 
 async def test_a_worker_moves_to_the_other_replica(serve: Serve, watch: Watch) -> None:
     """The replica in use dies: DB-GPT's client finds the other with its next health check."""
     a, b = (serve(interval=0.5, timeout=30) for _ in range(2))
+    before = asyncio.all_tasks()
     manager = worker(a, b, interval=0.2)
     await manager.start()
 
@@ -161,9 +176,9 @@ async def test_a_worker_moves_to_the_other_replica(serve: Serve, watch: Watch) -
     (instance,) = await client_of(manager).get_all_instances(FAKE, healthy_only=True)
     assert instance.port == manager.port
 
+    await silence(manager, before)
     await manager.stop()
     assert (await watch.read(b))["healthy"] is False
-    client_of(manager)._heartbeat_stop_event.set()
 
 
 async def test_a_worker_that_goes_silent_is_out(serve: Serve, watch: Watch) -> None:
@@ -174,13 +189,9 @@ async def test_a_worker_that_goes_silent_is_out(serve: Serve, watch: Watch) -> N
     before = asyncio.all_tasks()
     await manager.start()
     await watch.beats(replica, 0.4, within=5)
-    for task in asyncio.all_tasks() - before:
-        task.cancel()
-    at = await watch.heartbeat(replica)
+    await silence(manager, before)
 
     async def out() -> bool:
         return not (await watch.read(replica))["healthy"]
 
     await eventually(out, "the silent worker is unhealthy", within=timeout + 2)
-    assert await watch.heartbeat(replica) == at
-    client_of(manager)._heartbeat_stop_event.set()

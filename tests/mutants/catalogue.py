@@ -74,8 +74,13 @@ MUTANTS = [
         "promises/test_liveness.py::test_a_heartbeat_between_look_and_flip_wins",
         (
             LUA + "flip.lua",
-            "if not scores[i] or (identity and effective(tonumber(scores[i]), timeout) > now) then",
-            "if not scores[i] then",
+            "if not deadline or deadline > now then",
+            "if not deadline then",
+        ),
+        (
+            LUA + "flip.lua",
+            "elseif effective(deadline, (tonumber(string.match(tail, '^%d+')) or 0) * 1000) > now then",
+            "elseif false then",
         ),
     ),
     mutant(
@@ -183,7 +188,7 @@ MUTANTS = [
         "L6",
         "the unhealthy are forgotten at once",
         "promises/test_forgetting.py::test_the_unhealthy_stay_listed_until_their_time_comes",
-        (LUA + "sweep.lua", "string.format('%.0f', now - after)", "now_text"),
+        (LUA + "sweep.lua", "string.format('%d', now - after)", "now_text"),
         (LUA + "forget.lua", "now - tonumber(since) >= tonumber(ARGV[6])", "true"),
     ),
     mutant(
@@ -204,7 +209,7 @@ MUTANTS = [
         "promises/test_state_machine.py::test_scripts_and_model_agree",
         (
             LUA + "deregister.lua",
-            "-redis.call('ZREM', keys.deadlines, member_of(identity, record)))",
+            "-redis.call('ZREM', keys.deadlines, member))",
             "0)",
         ),
     ),
@@ -224,7 +229,7 @@ MUTANTS = [
         "registry/test_semantics.py::test_an_older_incarnation_changes_nothing",
         (
             LUA + "revive.lua",
-            "elseif inc ~= '' and inc ~= record[INC] then",
+            "elseif inc ~= '' and inc ~= record.inc then",
             "elseif false then",
         ),
     ),
@@ -256,7 +261,7 @@ MUTANTS = [
         "promises/test_liveness.py::test_a_sweep_flips_exactly_the_overdue",
         (
             LUA + "flip.lua",
-            "emit('unhealthy', identity, 'expired', row_of(identity, record, 'expired', beat))",
+            "emit('unhealthy', 'expired', identity .. '|' .. terms .. '|expired|' .. life .. '||' .. spec)",
             "",
         ),
     ),
@@ -266,7 +271,7 @@ MUTANTS = [
         "registry/test_events.py::test_the_life_of_an_instance_is_told_change_by_change",
         (
             LUA + "register.lua",
-            "elseif record[SPEC] ~= old[SPEC] or record[TIMEOUT] ~= old[TIMEOUT] then",
+            "elseif spec ~= old.spec or timeout ~= old.timeout then",
             "else",
         ),
     ),

@@ -18,24 +18,21 @@ end
 for _, name in ipairs({ 'living', 'tally', 'guard' }) do redis.call('HLEN', keys[name]) end
 local record = load_record(keys.instance)
 if not record then return 0 end
-if inc ~= '' and inc ~= record[INC] then return -1 end
+if inc ~= '' and inc ~= record.inc then return -1 end
 if remove == '1' then
-  emit('removed', identity, 'deregister')
+  emit('removed', 'deregister', identity)
   commit()
   remove_record(keys, identity, address, model, record)
   return rev
 end
-if record[HEALTH] ~= '1' then return 0 end
-local deadline = redis.call('ZSCORE', keys.deadlines, member_of(identity, record))
-local beat = deadline and string.format('%.0f', tonumber(deadline) - timeout_us(record))
-  or record[BEAT] or now_text
-record[HEALTH], record[SINCE], record[REV] =
-  'deregistered', now_text, string.format('%.0f', rev + 1)
-emit('deregistered', identity, 'deregister', row_of(identity, record, record[HEALTH], beat))
+if record.health ~= '1' then return 0 end
+local member = member_of(identity, record)
+relive(record, 'deregistered',
+  redis.call('ZSCORE', keys.deadlines, member) or record.deadline)
+write_life(record)
+emit('deregistered', 'deregister', row_of(identity, record, record.health))
 commit()
-count_living(keys.living, model,
-  -redis.call('ZREM', keys.deadlines, member_of(identity, record)))
+count_living(keys.living, model, -redis.call('ZREM', keys.deadlines, member))
 redis.call('ZADD', keys.down, now_text, identity)
-redis.call('HSET', keys.instance, 'health', record[HEALTH], 'since', now_text, 'beat', beat,
-  'rev', record[REV])
+redis.call('HSET', keys.instance, 'life', record.life)
 return rev

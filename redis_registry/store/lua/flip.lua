@@ -9,7 +9,6 @@
 -- Reply string of one letter each: f flipped, h held by the guard, l living, o orphan removed
 -- @include open
 -- @include fence
--- @include record
 -- @include living
 -- @include guard
 local DEADLINES, DOWN, LIVING = KEYS[4], KEYS[5], KEYS[6]
@@ -34,13 +33,13 @@ local members = {}
 for i = 8, #ARGV do members[i - 7] = ARGV[i] end
 local scores = #members > 0 and redis.call('ZMSCORE', DEADLINES, unpack(members)) or {}
 local letters, gone, down, dead = {}, {}, {}, {}
-local function flip(i, identity, model, timeout, record)
-  record[HEALTH], record[SINCE], record[REV] =
-    'expired', now_text, string.format('%.0f', rev + 1)
-  local beat = string.format('%.0f', tonumber(scores[i]) - timeout)
-  emit('unhealthy', identity, 'expired', row_of(identity, record, 'expired', beat))
-  redis.call('HSET', KEYS[i + 8], 'health', 'expired', 'since', now_text, 'beat', beat, 'rev',
-    record[REV])
+local began = 'expired|' .. now_text .. '|'
+
+local function flip(i, identity, model, terms, spec)
+  -- As relive() and row_of() would, without the tables: this is what mass expiry waits for.
+  local life = began .. scores[i] .. '|' .. string.format('%d', rev + 1)
+  emit('unhealthy', 'expired', identity .. '|' .. terms .. '|expired|' .. life .. '||' .. spec)
+  redis.call('HSET', KEYS[i + 8], 'life', life)
   gone[#gone + 1] = members[i]
   down[#down + 1] = now_text
   down[#down + 1] = identity
@@ -50,19 +49,24 @@ local function flip(i, identity, model, timeout, record)
 end
 
 for i, member in ipairs(members) do
-  local identity, model, timeout = string.match(member, '^(([^:]*):[^:]*:[^:]*):(%d+):[^:]*$')
-  timeout = timeout and tonumber(timeout) * 1000
-  if not scores[i] or (identity and effective(tonumber(scores[i]), timeout) > now) then
+  local deadline = tonumber(scores[i])
+  if not deadline or deadline > now then
     letters[i] = 'l'
   else
-    local record = identity and load_record(KEYS[i + 8])
-    if not record or record[HEALTH] ~= '1' or member_of(identity, record) ~= member then
+    local found = redis.call('HMGET', KEYS[i + 8], 'terms', 'life', 'spec')
+    local tail = found[1] and string.sub(found[1], 5)
+    local identity = tail and string.sub(member, 1, -2 - #tail)
+    local model = string.match(member, '^[^:]*')
+    if not tail or identity .. ':' .. tail ~= member or string.sub(found[2] or '', 1, 2) ~= '1|'
+      or string.sub(KEYS[i + 8], -#identity) ~= identity then
       letters[i] = 'o'
       gone[#gone + 1] = member
-      if model then dead[model] = (dead[model] or 0) + 1 end
+      dead[model] = (dead[model] or 0) + 1
+    elseif effective(deadline, (tonumber(string.match(tail, '^%d+')) or 0) * 1000) > now then
+      letters[i] = 'l'
     elseif guard.allows('*') and guard.allows(model) then
       letters[i] = 'f'
-      flip(i, identity, model, timeout, record)
+      flip(i, identity, model, found[1], found[3] or '')
     else
       letters[i] = 'h'
     end

@@ -23,8 +23,8 @@ for i = 7, #ARGV do
   local since = redis.call('ZSCORE', keys.down, identity)
   local record = load_record(keys.instance)
   if since and now - tonumber(since) >= tonumber(ARGV[6]) then
-    if record and record[HEALTH] ~= '1' then
-      emit('forgotten', identity, 'unhealthy since ' .. since)
+    if record and record.health ~= '1' then
+      emit('forgotten', 'unhealthy since ' .. since, identity)
       commit()
       remove_record(keys, identity, address, model, record)
       forgotten = forgotten + 1

@@ -10,7 +10,7 @@ local DEADLINES = KEYS[3]
 local BATCH = 1000 -- Lua's stack holds 8,000 values
 local missed = {}
 for _, group in ipairs(cjson.decode(ARGV[3])) do
-  local deadline = string.format('%.0f', now + group[1] * 1000)
+  local deadline = string.format('%d', now + group[1] * 1000)
   local members = group[2]
   for first = 1, #members, BATCH do
     local last = math.min(first + BATCH - 1, #members)

@@ -9,7 +9,6 @@
 --       9 sample: that many at random of the one model, or 0
 -- Reply {more: 1 | 0, model to go on after, instance to go on after, revision, epoch, row, …}
 -- @include open
--- @include record
 local MODELS, DEADLINES, GUARD = KEYS[3], KEYS[4], KEYS[5]
 local BASE, only, healthy_only, page, sample =
   ARGV[3], ARGV[4], ARGV[5] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -23,14 +22,13 @@ end
 local reply = { 0, ARGV[6], ARGV[7], rev, epoch }
 
 -- healthy, protected or overdue: what the deadline says of a healthy record
-local function state_of(record, model, deadline)
-  if record[HEALTH] ~= '1' or record[CHECK] ~= '1' then return record[HEALTH] end
+local function state_of(terms, health, model, deadline)
+  if health ~= '1' or string.sub(terms, 3, 3) ~= '1' then return health end
   if not deadline then return 'overdue' end
   deadline = tonumber(deadline)
   if deadline > now then return '1' end
-  if effective(deadline, timeout_us(record)) > now or held['*'] or held[model] then
-    return 'protected'
-  end
+  local timeout = tonumber(string.match(terms, '^%d|%d|(%d+)') or '0') * 1000
+  if effective(deadline, timeout) > now or held['*'] or held[model] then return 'protected' end
   return 'overdue'
 end
 
@@ -38,20 +36,21 @@ local function read(model, addresses)
   local identities, records, members = {}, {}, {}
   for _, address in ipairs(addresses) do
     local identity = model .. ':' .. address
-    local record = load_record(BASE .. 'i:' .. identity)
-    if record then
+    local record = redis.call('HMGET', BASE .. 'i:' .. identity, 'terms', 'life', 'spec')
+    if record[1] and record[2] then
       local n = #records + 1
-      identities[n], records[n], members[n] = identity, record, member_of(identity, record)
+      identities[n], records[n] = identity, record
+      members[n] = identity .. ':' .. string.sub(record[1], 5)
     end
   end
   if #records == 0 then return end
   local deadlines = redis.call('ZMSCORE', DEADLINES, unpack(members))
   for i, record in ipairs(records) do
-    local state = state_of(record, model, deadlines[i])
+    local terms, life, deadline = record[1], record[2], deadlines[i]
+    local state = state_of(terms, string.match(life, '^%w*'), model, deadline)
     if not healthy_only or state == '1' or state == 'protected' then
-      local beat = deadlines[i]
-        and string.format('%.0f', tonumber(deadlines[i]) - timeout_us(record)) or record[BEAT]
-      reply[#reply + 1] = row_of(identities[i], record, state, beat)
+      reply[#reply + 1] = identities[i] .. '|' .. terms .. '|' .. state .. '|' .. life .. '|'
+        .. (deadline or '') .. '|' .. (record[3] or '')
     end
   end
 end

@@ -14,7 +14,7 @@ local moved = {}
 for i = 1, #found, 2 do
   local timeout = tonumber(string.match(found[i], ':(%d+):[^:]*$') or '0') * 1000
   if tonumber(found[i + 1]) > now + timeout then
-    moved[#moved + 1] = string.format('%.0f', math.max(recovery_at, now - timeout) + timeout)
+    moved[#moved + 1] = string.format('%d', math.max(recovery_at, now - timeout) + timeout)
     moved[#moved + 1] = found[i]
   end
 end

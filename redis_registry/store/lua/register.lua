@@ -16,57 +16,50 @@ local identity, model, address, mode = ARGV[3], ARGV[4], ARGV[5], ARGV[11]
 for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN }) do redis.call('ZCARD', key) end
 redis.call('HLEN', LIVING)
 local old = load_record(INSTANCE)
-local record = { ARGV[6], ARGV[7], ARGV[8], ARGV[9], '1', '', now_text, now_text, ARGV[10] }
+local enabled, check, timeout, inc, spec = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 
 local kind, cause
 if not old then
   kind, cause = 'registered', mode == 'absent' and 'heartbeat of an unknown instance' or 'register'
 else
-  if mode == 'absent' then
-    record[SPEC], record[TIMEOUT], record[INC] = old[SPEC], old[TIMEOUT], old[INC]
-  end
-  local reborn = record[INC] ~= '' and record[INC] ~= old[INC]
+  if mode == 'absent' then spec, timeout, inc = old.spec, old.timeout, old.inc end
+  local reborn = inc ~= '' and inc ~= old.inc
   if not reborn then
     -- DB-GPT's rule: a repeated registration doesn't touch these two, nor an incarnation.
-    record[ENABLED], record[CHECK] = old[ENABLED], old[CHECK]
-    record[INC] = old[INC]
+    enabled, check, inc = old.enabled, old.check, old.inc
   end
   if reborn then
     kind, cause = 'registered', 'new incarnation'
-  elseif old[HEALTH] ~= '1' then
+  elseif old.health ~= '1' then
     kind, cause = 'healthy', mode == 'absent' and 'heartbeat' or 'register'
-  elseif record[SPEC] ~= old[SPEC] or record[TIMEOUT] ~= old[TIMEOUT] then
+  elseif spec ~= old.spec or timeout ~= old.timeout then
     kind, cause = 'updated', 'register'
   end
-  record[REV] = old[REV]
-  if old[HEALTH] == '1' then record[SINCE] = old[SINCE] end
 end
 
+local record = {
+  terms = enabled .. '|' .. check .. '|' .. timeout .. ':' .. inc,
+  spec = spec,
+  timeout_us = tonumber(timeout) * 1000,
+}
+relive(record, '1', string.format('%d', now + record.timeout_us))
+if old and old.health == '1' then record.since = old.since end
+if not kind then record.rev = old.rev end
+write_life(record)
 if kind then
-  record[REV] = string.format('%.0f', rev + 1)
-  emit(kind, identity, cause, row_of(identity, record, '1', now_text))
+  emit(kind, cause, row_of(identity, record, '1'))
   commit()
 end
+
 local was_living = 0
 if old then
   was_living = redis.call('ZREM', DEADLINES, member_of(identity, old))
   redis.call('ZREM', DOWN, identity)
 else
-  redis.call('ZADD', INDEX, record[REV], address)
-  redis.call('ZADD', MODELS, 'NX', record[REV], model)
+  redis.call('ZADD', INDEX, record.rev, address)
+  redis.call('ZADD', MODELS, 'NX', record.rev, model)
 end
-local is_living = record[CHECK] == '1' and 1 or 0
-if is_living == 1 then
-  redis.call('ZADD', DEADLINES, string.format('%.0f', now + timeout_us(record)),
-    member_of(identity, record))
-end
-count_living(LIVING, model, is_living - was_living)
-local flat = {}
-for i, field in ipairs(FIELDS) do
-  if field ~= 'beat' or is_living == 0 then
-    flat[#flat + 1] = field
-    flat[#flat + 1] = record[i]
-  end
-end
-redis.call('HSET', INSTANCE, unpack(flat))
-return { tonumber(record[REV]), old and 0 or 1 }
+if check == '1' then redis.call('ZADD', DEADLINES, record.deadline, member_of(identity, record)) end
+count_living(LIVING, model, (check == '1' and 1 or 0) - was_living)
+redis.call('HSET', INSTANCE, 'terms', record.terms, 'life', record.life, 'spec', spec)
+return { tonumber(record.rev), old and 0 or 1 }

@@ -21,23 +21,25 @@ for i, record in ipairs(records) do
   local INSTANCE = KEYS[i + 5]
   if not record then
     reply[i] = 'unknown'
-  elseif inc ~= '' and inc ~= record[INC] then
+  elseif inc ~= '' and inc ~= record.inc then
     reply[i] = 'superseded'
   else
-    if record[HEALTH] ~= '1' then
-      record[HEALTH], record[SINCE], record[REV] = '1', now_text, string.format('%.0f', rev + 1)
-      emit('healthy', identity, 'heartbeat', row_of(identity, record, '1', now_text))
-      redis.call('HSET', INSTANCE, 'health', '1', 'since', now_text, 'rev', record[REV])
+    local revived = record.health ~= '1'
+    local deadline = string.format('%d', now + record.timeout_us)
+    if revived then relive(record, '1', deadline) end
+    record.deadline = deadline
+    write_life(record)
+    if revived then
+      emit('healthy', 'heartbeat', row_of(identity, record, '1'))
       redis.call('ZREM', DOWN, identity)
     end
-    if record[CHECK] == '1' then
+    redis.call('HSET', INSTANCE, 'life', record.life)
+    if record.check == '1' then
       -- Without XX: a record that lost its deadline gets it back.
-      count_living(LIVING, model, redis.call('ZADD', DEADLINES,
-        string.format('%.0f', now + timeout_us(record)), member_of(identity, record)))
-    else
-      redis.call('HSET', INSTANCE, 'beat', now_text)
+      count_living(LIVING, model,
+        redis.call('ZADD', DEADLINES, deadline, member_of(identity, record)))
     end
-    reply[i] = (record[TIMEOUT] or '0') .. ':' .. (record[INC] or '')
+    reply[i] = string.sub(record.terms, 5)
   end
 end
 commit()

@@ -8,7 +8,7 @@
 -- @include open
 local horizon = recovering() and math.min(recovery_from, now) or now
 return { now, redis.call('ZCARD', KEYS[4]),
-  redis.call('ZCOUNT', KEYS[4], '-inf', string.format('%.0f', horizon)),
+  redis.call('ZCOUNT', KEYS[4], '-inf', string.format('%d', horizon)),
   redis.call('ZCARD', KEYS[5]), redis.call('ZCARD', KEYS[6]), redis.call('XLEN', EVENTS),
   recovering() and recovery_ends() or 0,
   redis.call('HGETALL', META), redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[7]) }

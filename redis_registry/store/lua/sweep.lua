@@ -26,11 +26,11 @@ end
 local token = tonumber(lease[2] or '0')
 if not valid or lease[1] ~= holder then
   token = token + 1
-  emit('lease', holder, 'term ' .. string.format('%.0f', token))
+  emit('lease', string.format('term %d', token), holder)
   commit()
 end
-redis.call('HSET', LEASE, 'holder', holder, 'token', string.format('%.0f', token), 'until',
-  string.format('%.0f', now + ttl), 'ttl', string.format('%.0f', ttl), 'epoch', epoch)
+redis.call('HSET', LEASE, 'holder', holder, 'token', string.format('%d', token), 'until',
+  string.format('%d', now + ttl), 'ttl', string.format('%d', ttl), 'epoch', epoch)
 
 -- After a while in which nobody swept, nobody may be flipped for one timeout either: workers
 -- that speak through controllers could not beat.
@@ -38,7 +38,7 @@ if swept > 0 and now - swept > gap and not recovering() then recover('unswept', 
 redis.call('HSET', META, 'swept', now_text)
 
 local horizon = recovering() and math.min(recovery_from, now) or now
-local horizon_text = string.format('%.0f', horizon)
+local horizon_text = string.format('%d', horizon)
 local overdue = redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', horizon_text, 'LIMIT', offset, page)
 local wait = -1
 if recovering() then
@@ -51,7 +51,7 @@ end
 local forget = {}
 local after = tonumber(ARGV[7])
 if after >= 0 and not recovering() then
-  forget = redis.call('ZRANGEBYSCORE', DOWN, '-inf', string.format('%.0f', now - after), 'LIMIT',
+  forget = redis.call('ZRANGEBYSCORE', DOWN, '-inf', string.format('%d', now - after), 'LIMIT',
     0, 100)
 end
 local rebase = redis.call('HGET', META, 'rebase') and 1 or 0

@@ -51,7 +51,7 @@ function guard.judge(scope, living, overdue)
     s.state, s.since, s.window, s.why = 'held', now, now, 'too many at once'
   end
   if s.why then
-    emit('guard', scope, (s.state == 'held' and 'held: ' or 'released: ') .. s.why)
+    emit('guard', (s.state == 'held' and 'held: ' or 'released: ') .. s.why, scope)
     commit()
   end
   if s.state == 'held' then
@@ -75,16 +75,16 @@ end
 function guard.save()
   for scope, s in pairs(guard.scopes) do
     if s.state == 'held' then
-      redis.call('HSET', guard.keys.guard, scope, string.format('held|%.0f|%.0f|%d', s.since,
+      redis.call('HSET', guard.keys.guard, scope, string.format('held|%d|%d|%d', s.since,
         s.window, s.spent + s.flips))
     elseif s.state == 'open' then
-      redis.call('HSET', guard.keys.guard, scope, string.format('open|%.0f', s.window))
+      redis.call('HSET', guard.keys.guard, scope, string.format('open|%d', s.window))
     elseif s.state == 'gone' then
       redis.call('HDEL', guard.keys.guard, scope)
     end
     if s.flips > 0 or s.why then
       redis.call('HSET', guard.keys.tally, scope,
-        string.format('%.0f|%d|%d', s.from, s.current + s.flips, s.previous))
+        string.format('%d|%d|%d', s.from, s.current + s.flips, s.previous))
       redis.call('PEXPIRE', guard.keys.tally, math.ceil(3 * guard.width / 1000))
     end
   end

@@ -1,26 +1,42 @@
 -- One instance's record: the hash, its member among the deadlines, its row in replies and events.
 --
--- hash     enabled, check, timeout (ms), inc, health (1 | expired | deregistered), rev,
---          since (µs), beat (µs; only meaningful while not among the deadlines), spec (msgpack)
--- member   identity:timeout:inc   so that a heartbeat that believes something else misses
--- row      identity|enabled|check|timeout|inc|state|rev|since|beat|spec
-local FIELDS = { 'enabled', 'check', 'timeout', 'inc', 'health', 'rev', 'since', 'beat', 'spec' }
-local ENABLED, CHECK, TIMEOUT, INC, HEALTH, REV, SINCE, BEAT, SPEC = 1, 2, 3, 4, 5, 6, 7, 8, 9
-
+-- hash     terms  enabled|check|timeout ms:incarnation       what it was registered with
+--          life   health|since µs|deadline µs|revision       health: 1, expired or deregistered;
+--                                                            the deadline among the deadlines,
+--                                                            while there is one, is newer
+--          spec   msgpack, opaque to the scripts
+-- member   identity:timeout ms:incarnation   so that a heartbeat that believes otherwise misses
+-- row      identity|terms|state|life|newer deadline µs|spec
+--          (the last heartbeat was a timeout before the deadline)
+--
+-- Three fields, not eleven: a flip or a read is mostly the passing of arguments.
 local function load_record(key)
-  local record = redis.call('HMGET', key, unpack(FIELDS))
-  if not record[HEALTH] then return nil end
+  local found = redis.call('HMGET', key, 'terms', 'life', 'spec')
+  if not found[2] then return nil end
+  local record = { terms = found[1] or '0|1|0:', life = found[2], spec = found[3] or '' }
+  record.enabled, record.check, record.timeout, record.inc =
+    string.match(record.terms, '^(%d)|(%d)|(%d+):(.*)$')
+  record.health, record.since, record.deadline, record.rev =
+    string.match(record.life, '^(%w*)|(%d*)|(%d*)|(%d*)$')
+  record.timeout_us = (tonumber(record.timeout) or 0) * 1000
   return record
 end
 
 local function member_of(identity, record)
-  return identity .. ':' .. (record[TIMEOUT] or '0') .. ':' .. (record[INC] or '')
+  return identity .. ':' .. string.sub(record.terms, 5)
 end
 
-local function timeout_us(record) return (tonumber(record[TIMEOUT]) or 0) * 1000 end
+-- A record in another life, as of the change that is about to be made.
+local function relive(record, health, deadline)
+  record.health, record.since, record.deadline, record.rev =
+    health, now_text, deadline, string.format('%d', rev + 1)
+end
 
-local function row_of(identity, record, state, beat)
-  return table.concat({ identity, record[ENABLED] or '', record[CHECK] or '',
-    record[TIMEOUT] or '', record[INC] or '', state, record[REV] or '', record[SINCE] or '',
-    beat or '', record[SPEC] or '' }, '|')
+local function write_life(record)
+  record.life = record.health .. '|' .. record.since .. '|' .. record.deadline .. '|' .. record.rev
+end
+
+local function row_of(identity, record, state)
+  return identity .. '|' .. record.terms .. '|' .. state .. '|' .. record.life .. '||'
+    .. record.spec
 end
