@@ -126,9 +126,10 @@ class ModelInstance(BaseModel):
     model_name: Annotated[str, _Name, Field(max_length=MAX_MODEL_NAME)]
     host: Annotated[str, _Name, Field(max_length=MAX_HOST)]
     port: Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535)]
-    weight: Annotated[
-        float | None, BeforeValidator(_not_bool), Field(ge=0, allow_inf_nan=False)
-    ] = 1.0
+    weight: (
+        Annotated[float, BeforeValidator(_not_bool), Field(ge=0, allow_inf_nan=False)]
+        | None
+    ) = 1.0
     check_healthy: bool | None = True
     healthy: bool | None = False
     enabled: bool | None = True
@@ -136,10 +137,10 @@ class ModelInstance(BaseModel):
     last_heartbeat: Annotated[datetime | None, AfterValidator(_aware)] = None
     remove_from_registry: bool | None = False
 
-    incarnation: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = None
-    heartbeat_timeout_secs: Annotated[
-        float | None, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)
-    ] = None
+    incarnation: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    heartbeat_timeout_secs: (
+        Annotated[float, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)] | None
+    ) = None
     zone: Annotated[str, _Text] | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     state: Health | None = None

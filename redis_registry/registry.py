@@ -25,6 +25,9 @@ from redis_registry.telemetry import DEAF, Telemetry
 __all__ = ["RedisModelRegistry", "SyncModelRegistry"]
 
 
+_SUPERSEDED = Beat.SUPERSEDED  # an enum's member costs a look-up
+
+
 def _checked(instance: object) -> ModelInstance:
     if not isinstance(instance, ModelInstance):
         msg = f"expected a redis_registry.ModelInstance, got {type(instance).__name__}: {instance!r:.60}"
@@ -159,6 +162,7 @@ class RedisModelRegistry:
 
     def _bind(self) -> None:
         """Start the checker on the running loop, unless it lives already."""
+        self._executor.check_open()
         if self._checker is not None and not self._checker.alive():
             with self._binding:
                 if not self._checker.alive():
@@ -223,7 +227,7 @@ class RedisModelRegistry:
         if coalescer is None or coalescer.loop is not asyncio.get_running_loop():
             self._bind()
             coalescer = self._coalescer = Coalescer(self._beat)
-        if await coalescer.beat(instance) is Beat.SUPERSEDED:
+        if await coalescer.beat(instance) is _SUPERSEDED:
             raise superseded(instance)
         return True
 

@@ -19,9 +19,9 @@ LANES = 2
 """Calls under way at once."""
 
 CROWD = 64
-"""From this many waiting on, half of them go with each call."""
+"""A second call is worth its cost from this many waiting on; then half go with each."""
 
-_Waiting = list[tuple[ModelInstance, "asyncio.Future[Beat]"]]
+_Futures = list["asyncio.Future[Beat]"]
 
 
 class Coalescer:
@@ -39,56 +39,64 @@ class Coalescer:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._send = send
-        self._waiting: _Waiting = []
+        self._waiting: list[ModelInstance] = []
+        self._futures: _Futures = []
         self._calls: set[asyncio.Task[None]] = set()
         self._planned = False
 
     def beat(self, instance: ModelInstance) -> asyncio.Future[Beat]:
         """Queue one heartbeat; cancelling the future leaves the others alone."""
         future: asyncio.Future[Beat] = self.loop.create_future()
-        self._waiting.append((instance, future))
-        if not self._planned and len(self._calls) < LANES:
+        self._waiting.append(instance)
+        self._futures.append(future)
+        if not self._planned and self._worth_a_call():
             # Not at once: those who call in the same turn of the loop shall come along.
             self._planned = True
             self.loop.call_soon(self._dispatch)
         return future
 
+    def _worth_a_call(self) -> bool:
+        if not self._calls:
+            return bool(self._waiting)
+        return len(self._calls) < LANES and len(self._waiting) >= CROWD
+
     def _dispatch(self) -> None:
         self._planned = False
-        while self._waiting and len(self._calls) < LANES:
+        while self._worth_a_call():
             size = len(self._waiting)
-            if size >= CROWD and not self._calls:
+            if size >= 2 * CROWD and not self._calls:
                 size = (size + 1) // 2
             batch, self._waiting = self._waiting[:size], self._waiting[size:]
-            task = self.loop.create_task(self._flush(batch), name="heartbeats")
+            futures, self._futures = self._futures[:size], self._futures[size:]
+            task = self.loop.create_task(self._flush(batch, futures), name="heartbeats")
             self._calls.add(task)
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        if self._waiting and not self._planned:
+        if not self._planned and self._worth_a_call():
             self._planned = True
             self.loop.call_soon(self._dispatch)
 
-    async def _flush(self, batch: _Waiting) -> None:
+    async def _flush(self, batch: Sequence[ModelInstance], futures: _Futures) -> None:
         try:
-            outcomes = await self._send([instance for instance, _ in batch])
+            outcomes = await self._send(batch)
         except BaseException as error:
-            for _, future in batch:
+            for future in futures:
                 if not future.done():
                     _fail(future, error)
             if not isinstance(error, Exception):
                 raise
             return
-        for (_, future), outcome in zip(batch, outcomes, strict=True):
+        for future, outcome in zip(futures, outcomes, strict=True):
             if not future.done():
                 future.set_result(outcome)
 
     async def aclose(self) -> None:
         """Cancel what is under way and what still waits."""
-        for _, future in self._waiting:
+        for future in self._futures:
             future.cancel()
-        self._waiting = []
+        self._waiting, self._futures = [], []
         for task in list(self._calls):
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)

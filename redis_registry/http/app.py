@@ -160,24 +160,31 @@ class Route:
     query: Mapping[str, bool] = field(default_factory=dict[str, bool])
 
 
-def invalid(error: ValidationError, place: str) -> HTTPError:
+def _shown(value: object) -> object:
+    """A bad value as it came, where JSON can carry it in a few characters."""
+    text = repr(value)
+    if len(text) > _SHOWN:
+        return f"{text[:_SHOWN]}…"
+    plain = isinstance(value, str | int | bool) or value is None
+    return value if plain else text
+
+
+def invalid(error: ValidationError, *place: str) -> HTTPError:
     """Pydantic's findings as the 422 that FastAPI's clients know.
 
     Args:
         error: What was found.
-        place: ``body`` or ``query``.
+        place: ``body`` or ``query``, and the parameter where it is one.
     """
-    found: list[dict[str, Any]] = []
-    for item in error.errors(include_url=False, include_context=False):
-        shown = repr(item["input"])
-        found.append(
-            {
-                "type": item["type"],
-                "loc": [place, *item["loc"]],
-                "msg": item["msg"],
-                "input": shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…",
-            }
-        )
+    found = [
+        {
+            "type": item["type"],
+            "loc": [*place, *item["loc"]],
+            "msg": item["msg"],
+            "input": None if item["type"] == "missing" else _shown(item["input"]),
+        }
+        for item in error.errors(include_url=False, include_context=False)
+    ]
     return HTTPError(422, found)
 
 

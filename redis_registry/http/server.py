@@ -16,6 +16,7 @@ from redis_registry.errors import ConfigurationError
 from redis_registry.http.api import api_routes
 from redis_registry.http.app import Application
 from redis_registry.http.doors.dbgpt import dbgpt_routes
+from redis_registry.http.protocol import OneWriteProtocol
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.settings import RegistrySettings
 from redis_registry.telemetry import DEAF, Telemetry
@@ -102,7 +103,7 @@ async def serve(
             application(registry),
             host=host,
             port=port,
-            http="httptools",
+            http=OneWriteProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,

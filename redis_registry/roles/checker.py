@@ -149,12 +149,14 @@ class Checker:
         while not self._stop.is_set():
             try:
                 await self._executor.run(self._operations.status())
+            except RegistryClosed:
+                self._stop.set()
             except Exception as error:  # noqa: BLE001  promise S1
                 attempt += 1
                 await self._failed(0, error, attempt)
             else:
                 break
-        return self._operations.partitions or 1
+        return 0 if self._stop.is_set() else self._operations.partitions or 1
 
     async def _watch(self, partition: int) -> None:
         attempt = 0

@@ -99,7 +99,6 @@ def _packing_in_c(base: Any) -> Any:
 
 def _options(settings: RegistrySettings) -> dict[str, Any]:
     return {
-        "socket_timeout": settings.socket_timeout_secs,
         "socket_connect_timeout": min(1.0, settings.socket_timeout_secs),
         "socket_keepalive": True,
         "protocol": 2,
@@ -107,19 +106,22 @@ def _options(settings: RegistrySettings) -> dict[str, Any]:
         "decode_responses": False,
         "client_name": "redis-registry",
         "max_connections": settings.max_connections,
-        "timeout": settings.socket_timeout_secs,
     }
 
 
 def async_client(settings: RegistrySettings) -> AsyncClient:
-    """A driver client for one event loop; connects on its first command."""
+    """A driver client for one event loop; connects on its first command.
+
+    It has no timeout and no waiting of its own: the executor bounds each attempt and takes
+    turns, in one place and at half the cost.
+    """
     url = normal_url(settings.url)
     options = _options(settings)
     if url.startswith("unix:"):
         options.pop("socket_keepalive")
     try:
-        pool = redis.asyncio.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
-            url, retry=AsyncRetry(NoBackoff(), 0), **options
+        pool = redis.asyncio.ConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=None, **options
         )
     except ValueError as error:
         raise ConfigurationError(f"not a Redis URL: {error}") from error
@@ -131,6 +133,7 @@ def sync_client(settings: RegistrySettings) -> SyncClient:
     """A driver client for any number of threads; connects on its first command."""
     url = normal_url(settings.url)
     options = _options(settings)
+    options["socket_timeout"] = options["timeout"] = settings.socket_timeout_secs
     if url.startswith("unix:"):
         options.pop("socket_keepalive")
     try:

@@ -13,11 +13,10 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
-from redis_registry.errors import RegistryClosed, RegistryUnavailable
+from redis_registry.errors import PoolExhausted, RegistryClosed, RegistryUnavailable
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import (
     DRIVER_ERRORS,
@@ -124,10 +123,11 @@ class _Policy:
         _log.info("Redis answers again", extra={"redis": self.where})
 
 
-def _late(call: Call[Any], where: str, secs: float) -> RegistryUnavailable:
-    return RegistryUnavailable(
-        f"{call.script.name}: Redis at {where} did not answer within {secs:g} s"
-    )
+class _Lane(NamedTuple):
+    """Connections for one kind of call on one event loop, and the turns to use them."""
+
+    client: AsyncClient
+    turns: asyncio.Semaphore
 
 
 class AsyncExecutor:
@@ -147,9 +147,7 @@ class AsyncExecutor:
         telemetry: Telemetry = DEAF,
     ) -> None:
         self._given = client
-        self._clients: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, dict[str, AsyncClient]
-        ] = WeakKeyDictionary()
+        self._lanes: dict[asyncio.AbstractEventLoop, dict[str, _Lane]] = {}
         where = "the given client's server" if client else _place(settings.url)
         self._policy = _Policy(
             settings, where=where, fake=is_fake(client), telemetry=telemetry
@@ -161,17 +159,33 @@ class AsyncExecutor:
         """The server, for messages."""
         return self._policy.where
 
-    def _client(self, lane: str) -> AsyncClient:
-        """This loop's connections; heartbeats have a pool of their own."""
+    def check_open(self) -> None:
+        """Refuse calls after :meth:`aclose`.
+
+        Raises:
+            RegistryClosed: It was closed.
+        """
         if self._closed:
             msg = "the registry is closed; build a new one, or enter it again"
             raise RegistryClosed(msg)
-        if self._given is not None:
-            return self._given
-        lanes = self._clients.setdefault(asyncio.get_running_loop(), {})
-        if lane not in lanes:
-            lanes[lane] = async_client(self._policy.settings)
-        return lanes[lane]
+
+    def _lane(self, name: str) -> _Lane:
+        """This loop's connections; heartbeats have a pool of their own."""
+        self.check_open()
+        loop = asyncio.get_running_loop()
+        lanes = self._lanes.get(loop)
+        if lanes is None:
+            for ended in [known for known in self._lanes if known.is_closed()]:
+                del self._lanes[ended]  # it was not closed before its loop was
+            lanes = self._lanes[loop] = {}
+        lane = lanes.get(name)
+        if lane is None:
+            settings = self._policy.settings
+            lane = lanes[name] = _Lane(
+                self._given or async_client(settings),
+                asyncio.Semaphore(settings.max_connections),
+            )
+        return lane
 
     async def run(
         self, operation: Operation[T], *, deadline_secs: float | None = None
@@ -216,37 +230,66 @@ class AsyncExecutor:
 
     async def call(self, call: Call[T], deadline_secs: float | None = None) -> T:
         """Make one call, repeating it while it may be repeated and time is left."""
-        secs = deadline_secs or self._policy.settings.operation_timeout_secs
-        loop = asyncio.get_running_loop()
+        policy = self._policy
+        secs = deadline_secs or policy.settings.operation_timeout_secs
+        lane, loop = self._lane(call.lane), asyncio.get_running_loop()
         until = loop.time() + secs
-        attempt, whole, last = 0, False, None
+        attempt, whole = 0, False
         while True:
-            client = self._client(call.lane)
-            command = self._policy.command(call, whole=whole)
+            last: Exception
             try:
-                async with asyncio.timeout_at(until):
-                    raw = await client.execute_command(*command)
+                raw = await self._attempt(
+                    lane, policy.command(call, whole=whole), until, loop
+                )
             except TimeoutError as error:
                 if loop.time() >= until:
-                    raise _late(call, self.where, secs) from (last or error)
+                    raise self._late(call, lane, secs) from error
                 last = error
             except DRIVER_ERRORS as error:
                 last = error
             else:
-                if self._policy.troubled:
-                    self._policy.fine()
+                if policy.troubled:
+                    policy.fine()
                 return call.read(raw)
-            pause = self._policy.verdict(last, call, attempt, until - loop.time())
+            pause = policy.verdict(last, call, attempt, until - loop.time())
             whole = whole or classify(last) is Fault.NO_SCRIPT
             attempt += 1
             await asyncio.sleep(pause)
 
+    async def _attempt(
+        self,
+        lane: _Lane,
+        command: Sequence[Any],
+        until: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> Any:
+        """Send a command once; one unanswered attempt leaves time for another."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        patience = loop.time() + self._policy.settings.socket_timeout_secs
+        async with asyncio.timeout_at(min(until, patience)), lane.turns:
+            raw = await lane.client.execute_command(*command)
+        if task and task.cancelling() > cancelled:
+            # Python 3.11's wait_for, wherever a driver uses it, can lose a cancellation.
+            raise asyncio.CancelledError
+        return raw
+
+    def _late(self, call: Call[Any], lane: _Lane, secs: float) -> RegistryUnavailable:
+        what = f"{call.script.name}: Redis at {self.where} did not answer within {secs:g} s"
+        if lane.turns.locked():
+            return PoolExhausted(
+                f"{what}, and every connection was busy: raise max_connections "
+                f"({self._policy.settings.max_connections}), or call less at once"
+            )
+        return RegistryUnavailable(what)
+
     async def aclose(self) -> None:
         """Close this loop's connections; a client that was given stays its owner's."""
         self._closed = True
-        lanes = self._clients.pop(asyncio.get_running_loop(), {})
-        for client in lanes.values():
-            await client.aclose()
+        lanes = self._lanes.pop(asyncio.get_running_loop(), {})
+        for lane in lanes.values():
+            if lane.client is not self._given:
+                await lane.client.aclose()
 
     def reopen(self) -> None:
         """Allow calls again after :meth:`aclose`."""

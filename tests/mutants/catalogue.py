@@ -303,13 +303,13 @@ MUTANTS = [
         "unit/test_executor.py::test_it_is_built_before_any_loop_and_used_from_two",
         (
             EXECUTOR,
-            "self._clients.pop(asyncio.get_running_loop(), {})",
-            "dict[str, AsyncClient]()",
+            "self._lanes.pop(asyncio.get_running_loop(), {})",
+            "dict[str, _Lane]()",
         ),
         (
             EXECUTOR,
-            "self._clients.setdefault(asyncio.get_running_loop(), {})",
-            "self.__dict__.setdefault('all_loops', {})",
+            "lanes = self._lanes.get(loop)",
+            "lanes = next(iter(self._lanes.values()), None)",
         ),
     ),
     mutant(

@@ -113,6 +113,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"weight": "heavy"}, "weight"),
     ({"enabled": "perhaps"}, "enabled"),
     ({"prompt_template": "\ud800"}, "prompt_template"),
+    ({"prompt_template": "x" * 65_537}, "prompt_template.*at most 65536"),
     ({"prompt_template": 7}, "prompt_template"),
     ({"last_heartbeat": "yesterday"}, "last_heartbeat"),
     ({"incarnation": "a b"}, "incarnation"),
@@ -146,7 +147,7 @@ async def test_what_does_not_fit_on_the_wire_stores_nothing(
     await real.get_all_model_instances()
     before = server.raw.dbsize()
     too_much = ModelInstance(
-        model_name="m", host="h", port=1, prompt_template="x" * 70_000
+        model_name="m", host="h", port=1, metadata={"note": "x" * 70_000}
     )
     not_json = ModelInstance(model_name="m", host="h", port=1, metadata={"f": object()})
     with pytest.raises(InvalidInstance, match="65536"):

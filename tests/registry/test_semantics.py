@@ -45,6 +45,13 @@ async def test_all_given_fields_come_back(registry: RedisModelRegistry) -> None:
     assert found.state is Health.HEALTHY
 
 
+async def test_fields_may_be_null(registry: RedisModelRegistry) -> None:
+    given = instance(weight=None, prompt_template=None, incarnation=None)
+    await registry.register_instance(given)
+
+    assert (await only(registry, given)).weight is None
+
+
 async def test_registering_again_keeps_enabled_and_check_healthy(
     registry: RedisModelRegistry,
 ) -> None:

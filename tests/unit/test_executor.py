@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
 
@@ -71,7 +72,7 @@ async def test_one_bad_instance_fails_its_own_batch_and_no_later_one(
     async with RedisModelRegistry.from_url(
         server.url, run_checker=False, **SLOW
     ) as registry:
-        bad = instance(1, prompt_template="x" * 70_000)
+        bad = instance(1, metadata={"note": "x" * 70_000})
         with pytest.raises(InvalidInstance):
             await registry.send_heartbeat(bad)
         assert await registry.send_heartbeat(instance(2))
@@ -111,6 +112,22 @@ def test_it_is_built_before_any_loop_and_used_from_two(server: Server) -> None:
 
     asyncio.run(use(1))
     asyncio.run(use(2))
+
+
+def test_loops_that_ended_without_closing_leave_nothing_and_hang_nobody(
+    server: Server,
+) -> None:
+    """A program that forgets to close still ends, and a long-lived registry doesn't grow."""
+    registry = RedisModelRegistry.from_url(server.url, **FAST)
+    for port in range(1, 21):
+        asyncio.run(registry.register_instance(instance(port)))
+    assert len(registry._executor._lanes) == 1
+
+    async def end() -> None:
+        await registry.aclose()
+
+    asyncio.run(end())
+    gc.collect()
 
 
 async def test_after_closing_calls_say_so_and_entering_reopens(

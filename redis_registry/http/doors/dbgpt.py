@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from redis_registry.http.app import HTTPError, Reply, Request, Route, invalid
+from redis_registry.http.app import Reply, Request, Route, invalid
 from redis_registry.model import ModelInstance
 from redis_registry.registry import RedisModelRegistry
 
@@ -76,9 +76,7 @@ class _Door:
         try:
             healthy_only = _boolean.validate_python(query.get("healthy_only", "false"))
         except ValidationError as error:
-            raise HTTPError(
-                422, f"healthy_only: true or false, not {query['healthy_only']!r:.40}"
-            ) from error
+            raise invalid(error, "query", "healthy_only") from error
         name = query.get("model_name")
         if name:
             found = await self._registry.get_all_instances(
