@@ -175,8 +175,7 @@ class AsyncExecutor:
         loop = asyncio.get_running_loop()
         lanes = self._lanes.get(loop)
         if lanes is None:
-            for ended in [known for known in self._lanes if known.is_closed()]:
-                del self._lanes[ended]  # it was not closed before its loop was
+            self._forget_ended_loops()
             lanes = self._lanes[loop] = {}
         lane = lanes.get(name)
         if lane is None:
@@ -186,6 +185,11 @@ class AsyncExecutor:
                 asyncio.Semaphore(settings.max_connections),
             )
         return lane
+
+    def _forget_ended_loops(self) -> None:
+        """Let go of connections whose loop was closed before they were."""
+        for ended in [loop for loop in self._lanes if loop.is_closed()]:
+            del self._lanes[ended]
 
     async def run(
         self, operation: Operation[T], *, deadline_secs: float | None = None
@@ -286,6 +290,7 @@ class AsyncExecutor:
     async def aclose(self) -> None:
         """Close this loop's connections; a client that was given stays its owner's."""
         self._closed = True
+        self._forget_ended_loops()
         lanes = self._lanes.pop(asyncio.get_running_loop(), {})
         for lane in lanes.values():
             if lane.client is not self._given:

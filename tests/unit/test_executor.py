@@ -114,6 +114,8 @@ def test_it_is_built_before_any_loop_and_used_from_two(server: Server) -> None:
     asyncio.run(use(2))
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # that is how Python tells of it
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_loops_that_ended_without_closing_leave_nothing_and_hang_nobody(
     server: Server,
 ) -> None:
