@@ -19,7 +19,7 @@ from redis_registry import (
 )
 from redis_registry.telemetry import Telemetry
 from tests.conftest import FAST, SLOW, Server
-from tests.helpers import Store, instance, instances, until
+from tests.helpers import Store, instance, instances, until, wait_for
 
 
 async def test_cancelled_calls_leave_answers_and_connections_sound(
@@ -140,7 +140,7 @@ async def test_after_closing_calls_say_so_and_entering_reopens(
         await registry.register_instance(instance())
     with pytest.raises(RegistryClosed, match="closed"):
         await registry.get_all_model_instances()
-    assert not Store(server.raw).connections()
+    wait_for(lambda: not Store(server.raw).connections(), "connections are closed")
     async with registry:
         assert len(await registry.get_all_model_instances()) == 1
 
