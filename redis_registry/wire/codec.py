@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
 
 from redis_registry.errors import FormatMismatch, InvalidInstance
-from redis_registry.model import EPOCH, MAX_EXTRA_BYTES, Health, ModelInstance
+from redis_registry.model import MAX_EXTRA_BYTES, Health, ModelInstance
 from redis_registry.wire.keys import identity_of, identity_text
 
 __all__ = ["FORMAT", "decode_row", "decode_rows", "encode_spec", "member_of"]
@@ -33,16 +33,18 @@ _DEFAULTS: dict[str, Any] = {
     "metadata": {},
 }
 _STATES = {
-    b"1": Health.HEALTHY,
-    b"protected": Health.PROTECTED,
-    b"overdue": Health.OVERDUE,
-    b"expired": Health.UNHEALTHY,
-    b"deregistered": Health.UNHEALTHY,
+    b"1": (Health.HEALTHY, True),
+    b"protected": (Health.PROTECTED, True),
+    b"overdue": (Health.OVERDUE, False),
+    b"expired": (Health.UNHEALTHY, False),
+    b"deregistered": (Health.UNHEALTHY, False),
 }
 _BEFORE_SPEC = 10  # separators before the spec; see store/lua/lib/record.lua
-_SERVED = (Health.HEALTHY, Health.PROTECTED)
 
 _log = logging.getLogger(__name__)
+
+# Pydantic's own, without the wrapper that a class method puts around it.
+_validate = ModelInstance.__pydantic_validator__.validate_python
 
 # msgpack ships no types.
 _pack = cast("Callable[[object], bytes]", msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
@@ -105,19 +107,19 @@ def decode_row(raw: bytes) -> ModelInstance:
     timeout_ms, _, incarnation = tail.partition(b":")
     timeout = int(timeout_ms)
     beat_us = int(newer or deadline) - timeout * 1000
-    state = _STATES[state_text]
+    state, served = _STATES[state_text]
     fields: dict[str, Any] = {
         "model_name": model_name,
         "host": host,
         "port": port,
         "enabled": enabled == b"1",
         "check_healthy": check == b"1",
-        "healthy": state in _SERVED,
+        "healthy": served,
         "state": state,
         "incarnation": incarnation.decode() or None,
         "heartbeat_timeout_secs": timeout / 1000,
         "revision": int(revision),
-        "last_heartbeat": EPOCH + timedelta(microseconds=beat_us),
+        "last_heartbeat": datetime.fromtimestamp(beat_us / 1_000_000, UTC),
     }
     version, given = _unpack(spec)
     if version != FORMAT:
@@ -130,7 +132,7 @@ def decode_row(raw: bytes) -> ModelInstance:
         name = _LONG.get(short)
         if name is not None:
             fields[name] = value
-    return ModelInstance.model_validate(fields)
+    return _validate(fields)
 
 
 def decode_rows(rows: Iterable[bytes]) -> list[ModelInstance]:
@@ -150,6 +152,7 @@ def decode_rows(rows: Iterable[bytes]) -> list[ModelInstance]:
             KeyError,
             TypeError,
             OverflowError,
+            OSError,
             msgpack.UnpackException,
         ):
             _log.warning(

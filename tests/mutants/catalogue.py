@@ -79,8 +79,8 @@ MUTANTS = [
         ),
         (
             LUA + "flip.lua",
-            "elseif effective(deadline, (tonumber(string.match(tail, '^%d+')) or 0) * 1000) > now then",
-            "elseif false then",
+            "elseif recovered and effective",
+            "elseif false and effective",
         ),
     ),
     mutant(
@@ -261,8 +261,8 @@ MUTANTS = [
         "promises/test_liveness.py::test_a_sweep_flips_exactly_the_overdue",
         (
             LUA + "flip.lua",
-            "emit('unhealthy', 'expired', identity .. '|' .. terms .. '|expired|' .. life .. '||' .. spec)",
-            "",
+            "rev = rev + 1\n      local id = format('%d', rev)",
+            "local id = format('%d', rev)",
         ),
     ),
     mutant(

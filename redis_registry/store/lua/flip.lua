@@ -32,20 +32,20 @@ end
 local members = {}
 for i = 8, #ARGV do members[i - 7] = ARGV[i] end
 local scores = #members > 0 and redis.call('ZMSCORE', DEADLINES, unpack(members)) or {}
-local letters, gone, down, dead = {}, {}, {}, {}
+-- This loop is what mass expiry waits for: each string that Lua makes is hashed whole, and each
+-- table field looked up, so the event is one expression and nothing is made to be thrown away.
+local call, format, byte, find, match, sub =
+  redis.call, string.format, string.byte, string.find, string.match, string.sub
+local guarded, recovered = ARGV[6] ~= '', recovery_at > 0
 local began = 'expired|' .. now_text .. '|'
+local head = epoch .. '|unhealthy|expired|' .. ACTOR .. '|' .. now_text .. '|'
+local letters, gone, down, dead, taken, flipped = {}, {}, {}, {}, 0, 0
 
-local function flip(i, identity, model, terms, spec)
-  -- As relive() and row_of() would, without the tables: this is what mass expiry waits for.
-  local life = began .. scores[i] .. '|' .. string.format('%d', rev + 1)
-  emit('unhealthy', 'expired', identity .. '|' .. terms .. '|expired|' .. life .. '||' .. spec)
-  redis.call('HSET', KEYS[i + 8], 'life', life)
-  gone[#gone + 1] = members[i]
-  down[#down + 1] = now_text
-  down[#down + 1] = identity
-  dead[model] = (dead[model] or 0) + 1
-  guard.count('*')
-  guard.count(model)
+-- Healthy, and the record that this member is of?
+local function intact(member, key, identity, terms, life)
+  return life and byte(life, 1) == 49 and byte(life, 2) == 124 -- "1|"
+    and find(member, sub(terms, 5), #identity + 2, true) == #identity + 2
+    and find(key, identity, -#identity, true)
 end
 
 for i, member in ipairs(members) do
@@ -53,29 +53,44 @@ for i, member in ipairs(members) do
   if not deadline or deadline > now then
     letters[i] = 'l'
   else
-    local found = redis.call('HMGET', KEYS[i + 8], 'terms', 'life', 'spec')
-    local tail = found[1] and string.sub(found[1], 5)
-    local identity = tail and string.sub(member, 1, -2 - #tail)
-    local model = string.match(member, '^[^:]*')
-    if not tail or identity .. ':' .. tail ~= member or string.sub(found[2] or '', 1, 2) ~= '1|'
-      or string.sub(KEYS[i + 8], -#identity) ~= identity then
+    local key = KEYS[i + 8]
+    local found = call('HMGET', key, 'terms', 'life', 'spec')
+    local terms = found[1]
+    local identity = terms and sub(member, 1, 2 - #terms)
+    local model = match(member, '^[^:]*')
+    if not terms or not intact(member, key, identity, terms, found[2]) then
       letters[i] = 'o'
-      gone[#gone + 1] = member
+      taken = taken + 1
+      gone[taken] = member
       dead[model] = (dead[model] or 0) + 1
-    elseif effective(deadline, (tonumber(string.match(tail, '^%d+')) or 0) * 1000) > now then
+    elseif recovered and effective(deadline, tonumber(match(terms, '^%d|%d|(%d+)')) * 1000) > now then
       letters[i] = 'l'
-    elseif guard.allows('*') and guard.allows(model) then
+    elseif not guarded or (guard.allows('*') and guard.allows(model)) then
       letters[i] = 'f'
-      flip(i, identity, model, found[1], found[3] or '')
+      rev = rev + 1
+      local id = format('%d', rev)
+      local life = began .. scores[i] .. '|' .. id
+      call('XADD', EVENTS, 'MAXLEN', '~', events_kept, id .. '-0', 'event',
+        head .. identity .. '|' .. terms .. '|expired|' .. life .. '||' .. (found[3] or ''))
+      call('HSET', key, 'life', life)
+      taken = taken + 1
+      gone[taken] = member
+      down[2 * flipped + 1], down[2 * flipped + 2] = now_text, identity
+      flipped = flipped + 1
+      dead[model] = (dead[model] or 0) + 1
+      if guarded then
+        guard.count('*')
+        guard.count(model)
+      end
     else
       letters[i] = 'h'
     end
   end
 end
-if #gone > 0 then
+if taken > 0 then
   commit()
   redis.call('ZREM', DEADLINES, unpack(gone))
-  if #down > 0 then redis.call('ZADD', DOWN, unpack(down)) end
+  if flipped > 0 then redis.call('ZADD', DOWN, unpack(down)) end
   for model, count in pairs(dead) do count_living(LIVING, model, -count) end
 end
 guard.save()

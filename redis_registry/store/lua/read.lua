@@ -74,15 +74,15 @@ for i = 1, #models, 2 do
     return reply
   end
   local found = redis.call('ZRANGEBYSCORE', BASE .. 'm:' .. models[i], '(' .. after, '+inf',
-    'WITHSCORES', 'LIMIT', 0, left)
+    'WITHSCORES', 'LIMIT', 0, left + 1) -- one more than wanted tells whether there is more
   local addresses = {}
-  for j = 1, #found, 2 do addresses[#addresses + 1] = found[j] end
+  for j = 1, math.min(#found, 2 * left), 2 do addresses[#addresses + 1] = found[j] end
   read(models[i], addresses)
-  left = left - #addresses
-  if left <= 0 then
-    reply[1], reply[2], reply[3] = 1, models[i + 1], found[#found]
+  if #found > 2 * left then
+    reply[1], reply[2], reply[3] = 1, models[i + 1], found[2 * left]
     return reply
   end
+  left = left - #addresses
   after = '0'
 end
 return reply
