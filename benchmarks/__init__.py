@@ -1,0 +1,1 @@
+"""Every figure the project states, taken side by side in one run: ``python -m benchmarks``."""
