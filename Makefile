@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml requirements/dev.txt
 	  uv pip install -q --python $(BIN)/python --no-deps -e .; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/dev.txt && \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .; \
+	  $(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements/dev.txt && \
+	  $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .; \
 	fi
 	@touch $@
 

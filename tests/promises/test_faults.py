@@ -93,6 +93,28 @@ async def test_a_broken_record_spoils_no_other(
     states = await bench.states()
     states.pop(2, None)  # a flip mends what it writes
     assert states == {1: "unhealthy", 3: "unhealthy"}
+    await bench.registry.register_instance(instance(2))
+    assert (await bench.states())[2] == "healthy", "registering again mends it"
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize("call", ["send_heartbeat", "deregister_instance", "remove"])
+@pytest.mark.parametrize("field", ["terms", "life"])
+async def test_a_broken_record_can_be_mended_or_removed(
+    bench: Bench, call: str, field: str
+) -> None:
+    await bench.registry.register_instance(instance())
+    key = bench.store.key("i:glm@llm:10.0.0.1:8001")
+    bench.server.raw.hset(key, field, "nonsense")
+
+    if call == "remove":
+        await bench.registry.deregister_instance(instance(remove_from_registry=True))
+        assert await bench.registry.get_all_model_instances() == []
+    else:
+        await getattr(bench.registry, call)(instance())
+        await bench.registry.send_heartbeat(instance())
+        await bench.registry.register_instance(instance())
+        assert await bench.states() == {8001: "healthy"}
 
 
 @pytest.mark.damages

@@ -28,7 +28,7 @@ end
 if record.health ~= '1' then return 0 end
 local member = member_of(identity, record)
 relive(record, 'deregistered',
-  redis.call('ZSCORE', keys.deadlines, member) or record.deadline)
+  redis.call('ZSCORE', keys.deadlines, member) or record.deadline or now_text)
 write_life(record)
 emit('deregistered', 'deregister', row_of(identity, record, record.health))
 commit()

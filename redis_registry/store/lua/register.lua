@@ -22,11 +22,14 @@ local kind, cause
 if not old then
   kind, cause = 'registered', mode == 'absent' and 'heartbeat of an unknown instance' or 'register'
 else
-  if mode == 'absent' then spec, timeout, inc = old.spec, old.timeout, old.inc end
+  -- A part that can't be read is as good as none: registering again mends the record.
+  if mode == 'absent' then
+    spec, timeout, inc = old.spec, old.timeout or timeout, old.inc or inc
+  end
   local reborn = inc ~= '' and inc ~= old.inc
   if not reborn then
     -- DB-GPT's rule: a repeated registration doesn't touch these two, nor an incarnation.
-    enabled, check, inc = old.enabled, old.check, old.inc
+    enabled, check, inc = old.enabled or enabled, old.check or check, old.inc or inc
   end
   if reborn then
     kind, cause = 'registered', 'new incarnation'

@@ -21,6 +21,8 @@ for i, record in ipairs(records) do
   local INSTANCE = KEYS[i + 5]
   if not record then
     reply[i] = 'unknown'
+  elseif not record.check then
+    reply[i] = 'unknown' -- unreadable: registering again mends it
   elseif inc ~= '' and inc ~= record.inc then
     reply[i] = 'superseded'
   else

@@ -15,7 +15,7 @@ local function load_record(key)
   if not found[2] then return nil end
   local record = { terms = found[1] or '0|1|0:', life = found[2], spec = found[3] or '' }
   record.enabled, record.check, record.timeout, record.inc =
-    string.match(record.terms, '^(%d)|(%d)|(%d+):(.*)$')
+    string.match(record.terms, '^(%d)|(%d)|(%d+):([%w_-]*)$')
   record.health, record.since, record.deadline, record.rev =
     string.match(record.life, '^(%w*)|(%d*)|(%d*)|(%d*)$')
   record.timeout_us = (tonumber(record.timeout) or 0) * 1000
