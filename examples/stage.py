@@ -97,7 +97,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509
+                preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509  only calls prctl
                 process_group=0,
             )
 

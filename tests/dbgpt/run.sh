@@ -64,6 +64,7 @@ mkdir -p "$CACHE"
 STAMP="$VENV/.ready-$(cksum <"$REQUIREMENTS" | cut -d' ' -f1)"
 if ! { [ -e "$STAMP" ] && is_311 "$PYTHON"; }; then set_up; fi
 if [ ! -e "$CACHE/dbgpt-$VERSION/$OWN_TESTS" ]; then fetch_tests; fi
+[ "${1:-}" != --setup-only ] || exit 0
 if [ ! -x .venv/bin/redis-registry ]; then
   say "no .venv/bin/redis-registry to serve with: run 'make setup' first"
   exit 1
