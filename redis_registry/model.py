@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     StringConstraints,
     ValidationError,
 )
+from pydantic_core import CoreSchema, core_schema
 
 from redis_registry.errors import InvalidInstance
 
@@ -76,15 +77,46 @@ def _not_bool(value: object) -> object:
     return value
 
 
-def _aware(value: datetime | None) -> datetime | None:
+def _aware(value: datetime) -> datetime:
     """A naive time is local time: DB-GPT's are."""
-    if value is None or value.tzinfo is not None:
+    if value.tzinfo is not None:
         return value
     try:
         return value.astimezone()
     except (OverflowError, OSError) as error:
         msg = f"is out of range: {value}"
         raise ValueError(msg) from error
+
+
+# In strict mode, which only takes exact types, the checks below are pydantic's own and cost
+# nothing extra; that mode is for what this package itself has stored. Everybody else's input is
+# validated in lax mode, where a Python function has a word too.
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A number, but not ``True``: pydantic takes that for 1 in lax mode."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        number = handler(source)
+        return core_schema.lax_or_strict_schema(
+            core_schema.no_info_before_validator_function(_not_bool, number), number
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Aware:
+    """A time with its zone; a naive one is given the local zone in lax mode."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.lax_or_strict_schema(
+            core_schema.no_info_after_validator_function(_aware, handler(source)),
+            core_schema.datetime_schema(tz_constraint="aware"),
+        )
 
 
 # The core of pydantic does these checks; text with a lone surrogate it refuses by itself.
@@ -125,16 +157,13 @@ class ModelInstance(BaseModel):
 
     model_name: Annotated[str, _Name, Field(max_length=MAX_MODEL_NAME)]
     host: Annotated[str, _Name, Field(max_length=MAX_HOST)]
-    port: Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=65535)]
-    weight: (
-        Annotated[float, BeforeValidator(_not_bool), Field(ge=0, allow_inf_nan=False)]
-        | None
-    ) = 1.0
+    port: Annotated[int, Field(ge=1, le=65535), _Number()]
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False), _Number()] | None = 1.0
     check_healthy: bool | None = True
     healthy: bool | None = False
     enabled: bool | None = True
     prompt_template: Annotated[str, _Text] | None = None
-    last_heartbeat: Annotated[datetime | None, AfterValidator(_aware)] = None
+    last_heartbeat: Annotated[datetime, _Aware()] | None = None
     remove_from_registry: bool | None = False
 
     incarnation: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None

@@ -41,6 +41,8 @@ _STATES = {
 }
 _BEFORE_SPEC = 10  # separators before the spec; see store/lua/lib/record.lua
 
+_from_timestamp = datetime.fromtimestamp
+
 _log = logging.getLogger(__name__)
 
 # Pydantic's own, without the wrapper that a class method puts around it.
@@ -105,9 +107,15 @@ def decode_row(raw: bytes) -> ModelInstance:
     ) = raw.split(b"|", _BEFORE_SPEC)
     model_name, host, port = identity_of(identity.decode())
     timeout_ms, _, incarnation = tail.partition(b":")
-    timeout = int(timeout_ms)
-    beat_us = int(newer or deadline) - timeout * 1000
+    timeout_secs = int(timeout_ms) / 1000
     state, served = _STATES[state_text]
+    version, given = _unpack(spec)
+    if version != FORMAT:
+        msg = (
+            f"a record is of format {version}, this release reads format {FORMAT}: "
+            "upgrade redis_registry here"
+        )
+        raise FormatMismatch(msg)
     fields: dict[str, Any] = {
         "model_name": model_name,
         "host": host,
@@ -117,48 +125,52 @@ def decode_row(raw: bytes) -> ModelInstance:
         "healthy": served,
         "state": state,
         "incarnation": incarnation.decode() or None,
-        "heartbeat_timeout_secs": timeout / 1000,
+        "heartbeat_timeout_secs": timeout_secs,
         "revision": int(revision),
-        "last_heartbeat": datetime.fromtimestamp(beat_us / 1_000_000, UTC),
+        "last_heartbeat": _from_timestamp(
+            int(newer or deadline) / 1_000_000 - timeout_secs, UTC
+        ),
     }
-    version, given = _unpack(spec)
-    if version != FORMAT:
-        msg = (
-            f"a record is of format {version}, this release reads format {FORMAT}: "
-            "upgrade redis_registry here"
-        )
-        raise FormatMismatch(msg)
     for short, value in given.items():
-        name = _LONG.get(short)
-        if name is not None:
-            fields[name] = value
-    return _validate(fields)
+        if short in _LONG:  # what a newer release adds is left out
+            fields[_LONG[short]] = value
+    return _validate(fields, strict=True)
+
+
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    OSError,
+    msgpack.UnpackException,
+)
 
 
 def decode_rows(rows: Iterable[bytes]) -> list[ModelInstance]:
-    """Decode many rows; one that can't be read is left out and reported, not fatal.
+    """Decode many rows; those that can't be read are left out and reported, not fatal.
 
     Raises:
         FormatMismatch: A record was written by a newer release.
     """
     found: list[ModelInstance] = []
+    unreadable: list[tuple[bytes, Exception]] = []
     for raw in rows:
         try:
             found.append(decode_row(raw))
         except FormatMismatch:
             raise
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            OverflowError,
-            OSError,
-            msgpack.UnpackException,
-        ):
-            _log.warning(
-                "record unreadable, left out of the answer: deregister it with "
-                "remove_from_registry=True, or let it register again",
-                extra={"row": raw[:120].decode(errors="backslashreplace")},
-                exc_info=True,
-            )
+        except _UNREADABLE as error:
+            unreadable.append((raw, error))
+    if unreadable:
+        raw, error = unreadable[0]
+        _log.warning(
+            "records unreadable, left out of the answer: deregister them with "
+            "remove_from_registry=True, or let them register again",
+            extra={
+                "count": len(unreadable),
+                "row": raw[:120].decode(errors="backslashreplace"),
+            },
+            exc_info=error,
+        )
     return found

@@ -53,8 +53,8 @@ def address_of(identity: Identity) -> str:
     return f"{escape(identity.host)}:{identity.port}"
 
 
-def identity_of(text: str) -> Identity:
-    """Read back what :func:`identity_text` made.
+def identity_of(text: str) -> tuple[str, str, int]:
+    """Read back what :func:`identity_text` made: model name, host and port.
 
     Raises:
         ValueError: The text is not of that form.
@@ -62,7 +62,7 @@ def identity_of(text: str) -> Identity:
     model, host, port = text.split(":")
     if "%" in text:
         model, host = unquote(model), unquote(host)
-    return Identity(model, host, int(port))
+    return model, host, int(port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ async def test_a_broken_record_spoils_no_other(
     found = await bench.registry.get_all_instances("glm@llm")
 
     assert [item.port for item in found] == [1, 3]
-    assert "record unreadable" in caplog.text
+    assert "records unreadable" in caplog.text
     bench.store.age(61, away=False)
     await bench.sweep()
     states = await bench.states()
