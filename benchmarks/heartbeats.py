@@ -21,7 +21,7 @@ async def heartbeats(run: Run) -> AsyncGenerator[Figure]:
     """Heartbeats a second of one process, 10,000 instances registered, embedded server.
 
     coalesced  256 loops, each awaiting `registry.send_heartbeat(instance)` for its share
-    alone      the same 256 loops, each making its own script call on a connection of its own
+    alone      the same 256 loops, each making its own script call, all at once
     bulk       4 loops, each awaiting `registry.send_heartbeats` of 1,000 instances
     one bulk   the same with one loop: it waits for each answer, so nothing overlaps
     raw        redis-benchmark -t zadd -P 64 (50 connections) on the same server and as many

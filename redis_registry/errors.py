@@ -76,7 +76,7 @@ class RegistryUnavailable(RegistryError):
 
 
 class PoolExhausted(RegistryUnavailable):
-    """Every connection of this process is busy; raise ``max_connections`` or call less at once."""
+    """As many calls as allowed are under way; raise ``max_connections`` or call less at once."""
 
 
 class RegistryRefused(RegistryError):

@@ -101,7 +101,8 @@ class RegistrySettings(BaseSettings):
             1 ms, during which Redis serves nobody else.
         operation_timeout_secs: Deadline of one call, retries included.
         socket_timeout_secs: Longest wait for one answer of Redis.
-        max_connections: Connections per pool.
+        max_connections: Calls of one kind (heartbeats, all others) under way at once; each has a
+            connection of its own without hiredis, and on the sync face.
         guard: Brakes on mass expiry.
     """
 

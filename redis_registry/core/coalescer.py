@@ -8,6 +8,7 @@ in two halves, so that this process prepares one while Redis works on the other.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from redis_registry.model import ModelInstance
@@ -42,27 +43,30 @@ class Coalescer:
         self._waiting: list[ModelInstance] = []
         self._futures: _Futures = []
         self._calls: set[asyncio.Task[None]] = set()
-        self._planned = False
+        self._enough = self._worth_a_call()
 
     def beat(self, instance: ModelInstance) -> asyncio.Future[Beat]:
         """Queue one heartbeat; cancelling the future leaves the others alone."""
         future: asyncio.Future[Beat] = self.loop.create_future()
         self._waiting.append(instance)
         self._futures.append(future)
-        if not self._planned and self._worth_a_call():
-            # Not at once: those who call in the same turn of the loop shall come along.
-            self._planned = True
-            self.loop.call_soon(self._dispatch)
+        if len(self._futures) >= self._enough:
+            self._plan()
         return future
 
-    def _worth_a_call(self) -> bool:
+    def _plan(self) -> None:
+        """Not at once: those who call in the same turn of the loop shall come along."""
+        self._enough = sys.maxsize
+        self.loop.call_soon(self._dispatch)
+
+    def _worth_a_call(self) -> int:
+        """How many must wait to be worth another call."""
         if not self._calls:
-            return bool(self._waiting)
-        return len(self._calls) < LANES and len(self._waiting) >= CROWD
+            return 1
+        return CROWD if len(self._calls) < LANES else sys.maxsize
 
     def _dispatch(self) -> None:
-        self._planned = False
-        while self._worth_a_call():
+        while len(self._waiting) >= self._worth_a_call():
             size = len(self._waiting)
             if size >= 2 * CROWD and not self._calls:
                 size = (size + 1) // 2
@@ -71,12 +75,13 @@ class Coalescer:
             task = self.loop.create_task(self._flush(batch, futures), name="heartbeats")
             self._calls.add(task)
             task.add_done_callback(self._done)
+        self._enough = self._worth_a_call()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        if not self._planned and self._worth_a_call():
-            self._planned = True
-            self.loop.call_soon(self._dispatch)
+        self._enough = self._worth_a_call()
+        if len(self._futures) >= self._enough:
+            self._plan()
 
     async def _flush(self, batch: Sequence[ModelInstance], futures: _Futures) -> None:
         try:

@@ -282,7 +282,7 @@ class AsyncExecutor:
         what = f"{call.script.name}: Redis at {self.where} did not answer within {secs:g} s"
         if lane.turns.locked():
             return PoolExhausted(
-                f"{what}, and every connection was busy: raise max_connections "
+                f"{what}, and as many calls as allowed were under way: raise max_connections "
                 f"({self._policy.settings.max_connections}), or call less at once"
             )
         return RegistryUnavailable(what)

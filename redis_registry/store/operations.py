@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, Generic, Literal, TypeVar
 
 from redis_registry.errors import PartitionMismatch, Superseded
@@ -68,13 +68,20 @@ class Call(Generic[T]):
 
 
 _Key = tuple[str, str, int, str | None, float | None]
-_key: Callable[[ModelInstance], _Key] = attrgetter(
+_fields = itemgetter(
     "model_name", "host", "port", "incarnation", "heartbeat_timeout_secs"
 )
 _Belief = tuple[int, str]
 """Timeout in ms and member among the deadlines, as this process believes them to be."""
 
 Operation = Generator[Sequence[Call[Any]], Sequence[Any], T]
+
+
+def _key(instance: ModelInstance) -> _Key:
+    """What an instance's member among the deadlines depends on."""
+    return _fields(
+        instance.__dict__
+    )  # a quarter cheaper than its attributes one by one
 
 
 def ask(call: Call[T]) -> Operation[T]:
@@ -272,7 +279,8 @@ class Operations:
         partitions = yield from self._join()
         known = self._beliefs.get
         beliefs = [
-            known(_key(instance)) or self._believe(instance) for instance in instances
+            known(_fields(instance.__dict__)) or self._believe(instance)
+            for instance in instances
         ]
         calls = [
             self._beat(home, chunk)
@@ -304,13 +312,13 @@ class Operations:
         groups: dict[int, list[str]] = defaultdict(list)
         for timeout, member in beliefs:
             groups[timeout].append(member)
-        payload = json.dumps(
-            list(groups.items()), ensure_ascii=False, separators=(",", ":")
-        )
+        args: list[str] = []
+        for timeout, members in groups.items():
+            args += (str(timeout), str(len(members)), *members)
         return self._call(
             "heartbeat",
             partition,
-            [payload],
+            args,
             lambda reply: [_text(member) for member in reply],
             lane="beat",
         )

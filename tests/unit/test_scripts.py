@@ -60,12 +60,12 @@ def test_no_script_reads_a_host_clock_or_formats_micros_wrongly(name: str) -> No
 
 
 def test_a_call_that_does_not_fit_is_refused() -> None:
-    script = load("heartbeat")
+    script = load("join")
     keys: list[str] = []
     script.check(keys, 0, ["x"])
-    with pytest.raises(TypeError, match=r"heartbeat\.lua takes the keys"):
+    with pytest.raises(TypeError, match=r"join\.lua takes the keys"):
         script.check(["instance"], 0, ["x"])
-    with pytest.raises(TypeError, match=r"heartbeat\.lua takes the keys"):
+    with pytest.raises(TypeError, match=r"join\.lua takes the keys"):
         script.check(keys, 1, ["x"])
     with pytest.raises(TypeError, match="takes 3 arguments, not 2"):
         script.check(keys, 0, [])
