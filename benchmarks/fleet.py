@@ -7,13 +7,14 @@ import gc
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+
+import redis.asyncio
 
 from benchmarks.tools import redis_server
 from redis_registry import ModelInstance, RedisModelRegistry
 from redis_registry.embedded import EmbeddedServer
-from redis_registry.settings import RegistrySettings
-from redis_registry.store.client import AsyncClient, async_client
+from redis_registry.store.client import AsyncClient
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.operations import Operations
 
@@ -62,7 +63,7 @@ class Place:
         registry: The front door.
         operations: The registry's own, for what the front door doesn't offer.
         executor: The registry's own.
-        raw: The same driver's client, without the registry.
+        raw: redis-py's client, without the registry.
     """
 
     url: str
@@ -82,7 +83,7 @@ class Place:
 @asynccontextmanager
 async def _place(port: int, **options: Any) -> AsyncGenerator[Place]:
     url = f"redis://127.0.0.1:{port}/0"
-    raw = async_client(RegistrySettings.of(url=url))
+    raw = cast("AsyncClient", redis.asyncio.Redis.from_url(url))  # pyright: ignore[reportUnknownMemberType]
     options = {"heartbeat_timeout_secs": TIMEOUT_SECS, **options}
     async with RedisModelRegistry.from_url(
         url, run_checker=False, **options

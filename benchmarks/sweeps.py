@@ -8,7 +8,6 @@ from functools import partial
 from benchmarks.figures import Figure, Floor
 from benchmarks.fleet import Place, fleet, opened
 from benchmarks.harness import Run, benchmark, latency, micros
-from redis_registry.roles.checker import PAGE
 
 FEW = 100
 
@@ -45,8 +44,6 @@ async def idle_sweep(run: Run) -> AsyncGenerator[Figure]:
 
 async def sweep_once(place: Place) -> None:
     """One call of the checker's that must find nothing to do."""
-    found = await place.executor.run(
-        place.operations.sweep(0, "benchmark", offset=0, page=PAGE)
-    )
+    (found,) = await place.executor.run(place.operations.sweep(0, "benchmark"))
     if not found.token or found.overdue:
         raise RuntimeError(f"not an idle sweep of the lease holder: {found}")

@@ -97,8 +97,8 @@ class RegistrySettings(BaseSettings):
             swept) for this long; ``None``: timeout / 4, at least 0.3 s. It must stay below
             timeout / 3, the usual heartbeat interval, and above the lease's length.
         events_kept: About how many events a partition's stream keeps.
-        sweep_chunk: At most how many instances one script call flips; 100 take about
-            1 ms, during which Redis serves nobody else.
+        sweep_chunk: At most how many instances one script call flips; 200 take about
+            2 ms, during which Redis serves nobody else.
         operation_timeout_secs: Deadline of one call, retries included.
         socket_timeout_secs: Longest wait for one answer of Redis.
         max_connections: Calls of one kind (heartbeats, all others) under way at once; each has a
@@ -124,7 +124,7 @@ class RegistrySettings(BaseSettings):
     lease_ttl_secs: _Secs | None = None
     gap_secs: _Secs | None = None
     events_kept: Annotated[int, Field(ge=100, le=10_000_000)] = 20_000
-    sweep_chunk: Annotated[int, Field(ge=1, le=500)] = 100
+    sweep_chunk: Annotated[int, Field(ge=1, le=500)] = 200
     operation_timeout_secs: _Secs = 5.0
     socket_timeout_secs: _Secs = 2.0
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 16

@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from redis_registry.errors import LeaseLost, RegistryClosed, RegistryError
 from redis_registry.roles.flipping import Flipping
 from redis_registry.store.executor import AsyncExecutor
-from redis_registry.store.operations import Operations, Term
+from redis_registry.store.operations import SWEEP_PAGE, Operations, Term
 from redis_registry.store.replies import Sweep
 from redis_registry.telemetry import DEAF, Telemetry
 
 __all__ = ["Checker", "CheckerStatus"]
 
-PAGE = 1000
 MOST_OVERDUE = 100_000
 """Of more than this many overdue instances the rest is left to the next sweep."""
 
@@ -202,15 +201,15 @@ class Checker:
         most = min(MOST_BACKOFF_SECS, self._settings.tick * 2 ** min(attempt - 1, 10))
         await self._pause(random.uniform(0, most))  # noqa: S311  not a secret
 
-    async def _ask(self, partition: int, offset: int) -> Sweep:
+    async def _ask(self, partition: int, *offsets: int) -> Sequence[Sweep]:
         return await self._executor.run(
-            self._operations.sweep(partition, self.holder, offset=offset, page=PAGE),
+            self._operations.sweep(partition, self.holder, offsets),
             deadline_secs=self._settings.lease_ttl,
         )
 
     async def _sweep(self, partition: int) -> float:
         """One pass; how long to wait before the next, in seconds."""
-        sweep = await self._ask(partition, 0)
+        (sweep,) = await self._ask(partition, 0)
         tick = self._settings.tick
         if not sweep.token:
             if self._terms.pop(partition, None) is not None:
@@ -248,13 +247,12 @@ class Checker:
     async def _flip(self, term: Term, sweep: Sweep) -> None:
         """Flip what is overdue; all of it is looked at first, for the guard counts it."""
         members = list(sweep.members)
-        while len(members) < min(sweep.overdue, MOST_OVERDUE):
-            more = await self._ask(term.partition, len(members))
+        most = min(sweep.overdue, MOST_OVERDUE)
+        further = range(len(members), most, SWEEP_PAGE)
+        for more in await self._ask(term.partition, *further):
             if more.token != term.token or more.epoch != term.epoch:
                 msg = f"the lease of partition {term.partition} has passed to {more.holder}"
                 raise LeaseLost(msg)
-            if not more.members:
-                break
             members += more.members
         flipping = Flipping(
             term,

@@ -40,6 +40,9 @@ READ_PAGE = 1000
 BEAT_CHUNK = 1000
 """Heartbeats per call: about 1 ms of Redis's time."""
 
+SWEEP_PAGE = 1000
+"""Overdue instances listed per call."""
+
 REVIVE_CHUNK = 250
 MOST_BELIEFS = 200_000
 """Bound of how many instances' members a process remembers."""
@@ -436,13 +439,13 @@ class Operations:
     # --- the checker's ---------------------------------------------------------------------
 
     def sweep(
-        self, partition: int, holder: str, *, offset: int, page: int
-    ) -> Operation[Sweep]:
-        """Take or renew the lease and learn what is overdue."""
+        self, partition: int, holder: str, offsets: Sequence[int] = (0,)
+    ) -> Operation[Sequence[Sweep]]:
+        """Take or renew the lease and learn what is overdue: a page of 1,000 from each offset."""
         yield from self._join()
         forget = self.settings.forget_after_secs
         return (
-            yield from ask(
+            yield [
                 self._call(
                     "sweep",
                     partition,
@@ -450,12 +453,13 @@ class Operations:
                         holder,
                         _micros(self.settings.lease_ttl),
                         str(offset),
-                        str(page),
+                        str(SWEEP_PAGE),
                         "-1" if forget is None else _micros(forget),
                     ],
                     read_sweep,
                 )
-            )
+                for offset in offsets
+            ]
         )
 
     def _termed(self, term: Term) -> list[str | bytes]:

@@ -84,6 +84,16 @@ MUTANTS = [
         ),
     ),
     mutant(
+        "L2",
+        "the flip takes whoever ranks lowest",
+        "promises/test_liveness.py::test_each_flip_goes_by_its_own_deadline",
+        (
+            LUA + "flip.lua",
+            "lowest = lowest and found[2 * i - 1] == member",
+            "lowest = lowest and found[2 * i - 1] ~= nil",
+        ),
+    ),
+    mutant(
         "L3",
         "a read believes the flag",
         "promises/test_liveness.py::test_a_read_judges_the_deadline_itself",
@@ -209,8 +219,8 @@ MUTANTS = [
         "promises/test_state_machine.py::test_scripts_and_model_agree",
         (
             LUA + "deregister.lua",
-            "-redis.call('ZREM', keys.deadlines, member))",
-            "0)",
+            "-redis.call('ZREM', keys.deadlines, member) }",
+            "0 }",
         ),
     ),
     mutant(

@@ -228,9 +228,9 @@ async def test_with_memory_full_heartbeats_and_sweeps_go_on(
 
 COMMANDS = """
 +ping +evalsha +eval +info +time +hello +client|setname +client|setinfo +select
-+hmget +hset +hget +hgetall +hlen +hkeys +hdel +hincrby +del +exists +pexpire +type
-+zadd +zrem +zcard +zcount +zscore +zmscore +zrangebyscore +zrevrange +zrandmember
-+xadd +xlen +xrevrange
++hmget +hset +hget +hgetall +hlen +hkeys +hdel +del +exists +pexpire +type
++zadd +zrem +zremrangebyrank +zcard +zcount +zscore +zmscore
++zrange +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrevrange
 """.split()  # noqa: SIM905  one word a command, as the guide prints it
 
 

@@ -75,7 +75,7 @@ async def test_writes_of_an_older_term_are_refused(bench: Bench) -> None:
 async def test_losing_the_lease_ends_the_sweep_in_progress(bench: Bench) -> None:
     zombie, heir = bench.checker("zombie"), bench.checker("heir")
     await bench.registry.send_heartbeats(instances(3))
-    seen = await zombie._ask(0, 0)
+    (seen,) = await zombie._ask(0, 0)
     bench.store.age(11, away=False)
     await heir._sweep(0)
     bench.store.silence(*instances(3))

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from redis_registry import Kind, RedisModelRegistry
+from redis_registry.store.operations import Term
 from tests.conftest import FAST, Bench, Server
 from tests.helpers import instance, instances, until
 
@@ -46,7 +47,7 @@ async def test_a_heartbeat_between_look_and_flip_wins(bench: Bench) -> None:
     await bench.registry.register_instance(instance())
     bench.store.silence(instance())
     checker = bench.checker()
-    seen = await checker._ask(0, 0)
+    (seen,) = await checker._ask(0, 0)
     assert len(seen.members) == 1
 
     await bench.registry.send_heartbeat(instance())
@@ -57,6 +58,30 @@ async def test_a_heartbeat_between_look_and_flip_wins(bench: Bench) -> None:
     assert letters == "l"
     assert await bench.states() == {8001: "healthy"}
     assert bench.store.events(Kind.UNHEALTHY) == []
+
+
+async def test_each_flip_goes_by_its_own_deadline(bench: Bench) -> None:
+    """L2: also when others rank lower than those of the call, and still wait for theirs."""
+    operations, executor = bench.registry._operations, bench.registry._executor
+    await bench.registry.send_heartbeats(instances(4))
+    bench.store.silence(*instances(4))
+    checker = bench.checker()
+    (seen,) = await checker._ask(0, 0)
+    await bench.registry.send_heartbeat(instance(4))
+    term = Term(0, checker.holder, seen.token, seen.epoch)
+
+    letters = await executor.run(operations.flip(term, seen.members[2:], {}))
+
+    assert letters == "fl"
+    assert await bench.states() == {
+        1: "overdue",
+        2: "overdue",
+        3: "unhealthy",
+        4: "healthy",
+    }
+    letters = await executor.run(operations.flip(term, seen.members[:2], {}))
+    assert letters == "ff", "the lowest"
+    assert set(bench.store.scores("deadlines")) == {bench.store.member(instance(4))}
 
 
 async def test_heartbeats_racing_with_sweeps_never_lose(bench: Bench) -> None:
@@ -113,7 +138,7 @@ async def test_an_idle_sweep_looks_at_nothing(bench: Bench) -> None:
     await bench.sweep()
 
     assert bench.store.scores("deadlines") == {}
-    sweep = await bench.checkers[0]._ask(0, 0)
+    (sweep,) = await bench.checkers[0]._ask(0, 0)
     assert (sweep.members, sweep.overdue, sweep.living) == ([], 0, 0)
 
 

@@ -159,7 +159,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         run, operations = self.registry._executor.run, self.registry._operations
-        sweep = run(operations.sweep(0, "machine", offset=0, page=100))
+        (sweep,) = run(operations.sweep(0, "machine"))
         term = Term(0, "machine", sweep.token, sweep.epoch)
         overdue = [e for e in self.world.known.values() if e.health == "overdue"]
         assert len(sweep.members) == len(overdue)

@@ -118,7 +118,7 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.read(None, healthy_only=False),
         made.sample(item.model_name),
         made.status(),
-        made.sweep(3, "holder", offset=0, page=10),
+        made.sweep(3, "holder"),
         made.flip(term, [member], {"*": 1}),
         made.forget(term, ["m{x}:h:1"]),
         made.rebase(term, 0),

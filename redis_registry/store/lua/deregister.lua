@@ -32,7 +32,7 @@ relive(record, 'deregistered',
 write_life(record)
 emit('deregistered', 'deregister', row_of(identity, record, record.health))
 commit()
-count_living(keys.living, model, -redis.call('ZREM', keys.deadlines, member))
+count_living(keys.living, { [model] = -redis.call('ZREM', keys.deadlines, member) })
 redis.call('ZADD', keys.down, now_text, identity)
 redis.call('HSET', keys.instance, 'life', record.life)
 return rev

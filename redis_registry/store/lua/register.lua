@@ -63,6 +63,6 @@ else
   redis.call('ZADD', MODELS, 'NX', record.rev, model)
 end
 if check == '1' then redis.call('ZADD', DEADLINES, record.deadline, member_of(identity, record)) end
-count_living(LIVING, model, (check == '1' and 1 or 0) - was_living)
+count_living(LIVING, { [model] = (check == '1' and 1 or 0) - was_living })
 redis.call('HSET', INSTANCE, 'terms', record.terms, 'life', record.life, 'spec', spec)
 return { tonumber(record.rev), old and 0 or 1 }

@@ -14,7 +14,7 @@ redis.call('HLEN', LIVING)
 local records = {}
 for i = 6, #KEYS do records[i - 5] = load_record(KEYS[i]) or false end
 
-local reply = {}
+local reply, living = {}, {}
 for i, record in ipairs(records) do
   local identity, model, inc =
     string.match(ARGV[i + 2], '^(([^:]*):[^:]*:[^:]*):[^:]*:([^:]*)$')
@@ -38,11 +38,12 @@ for i, record in ipairs(records) do
     redis.call('HSET', INSTANCE, 'life', record.life)
     if record.check == '1' then
       -- Without XX: a record that lost its deadline gets it back.
-      count_living(LIVING, model,
-        redis.call('ZADD', DEADLINES, deadline, member_of(identity, record)))
+      living[model] = (living[model] or 0)
+        + redis.call('ZADD', DEADLINES, deadline, member_of(identity, record))
     end
     reply[i] = string.sub(record.terms, 5)
   end
 end
+count_living(LIVING, living)
 commit()
 return reply

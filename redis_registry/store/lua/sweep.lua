@@ -9,7 +9,7 @@
 --       token 0: somebody else holds the lease (the lists are empty)
 -- @include open
 local LEASE, DEADLINES, DOWN, GUARD = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local holder, ttl, offset, page = ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local holder, ttl, offset, page = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 redis.call('ZCARD', DOWN)
 redis.call('HLEN', GUARD)
 local living = redis.call('ZCARD', DEADLINES)
@@ -39,7 +39,10 @@ redis.call('HSET', META, 'swept', now_text)
 
 local horizon = recovering() and math.min(recovery_from, now) or now
 local horizon_text = string.format('%d', horizon)
-local overdue = redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', horizon_text, 'LIMIT', offset, page)
+-- The overdue are the lowest ranks; by rank a page costs the same wherever it begins.
+local overdue = redis.call('ZCOUNT', DEADLINES, '-inf', horizon_text)
+local members = offset < overdue
+  and redis.call('ZRANGE', DEADLINES, offset, math.min(offset + page, overdue) - 1) or {}
 local wait = -1
 if recovering() then
   wait = recovery_ends() - now
@@ -55,5 +58,4 @@ if after >= 0 and not recovering() then
     0, 100)
 end
 local rebase = redis.call('HGET', META, 'rebase') and 1 or 0
-return { token, epoch, holder, ttl, wait, redis.call('ZCOUNT', DEADLINES, '-inf', horizon_text),
-  living, rebase, overdue, forget, redis.call('HKEYS', GUARD) }
+return { token, epoch, holder, ttl, wait, overdue, living, rebase, members, forget, redis.call('HKEYS', GUARD) }

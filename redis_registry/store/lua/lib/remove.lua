@@ -2,7 +2,7 @@
 local function remove_record(keys, identity, address, model, record)
   redis.call('DEL', keys.instance)
   if redis.call('ZREM', keys.deadlines, member_of(identity, record)) == 1 then
-    count_living(keys.living, model, -1)
+    count_living(keys.living, { [model] = -1 })
   end
   redis.call('ZREM', keys.down, identity)
   redis.call('ZREM', keys.index, address)
