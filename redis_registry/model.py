@@ -113,9 +113,9 @@ class _Aware:
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
+        time = handler(source)
         return core_schema.lax_or_strict_schema(
-            core_schema.no_info_after_validator_function(_aware, handler(source)),
-            core_schema.datetime_schema(tz_constraint="aware"),
+            core_schema.no_info_after_validator_function(_aware, time), time
         )
 
 

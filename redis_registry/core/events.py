@@ -65,10 +65,10 @@ def decode_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
     """Read one stream entry.
 
     Raises:
-        KeyError: A field is missing.
-        ValueError: A field is not of its form.
+        ValueError: It is not of the form that ``store/lua/lib/open.lua`` writes.
     """
-    epoch, kind, cause, actor, at, about = fields[b"event"].split(b"|", 5)
+    ((head, about),) = fields.items()
+    epoch, kind, cause, actor, at = head.split(b"|")
     subject = about.split(b"|", 1)[0].decode()
     return Event(
         revision=int(entry_id.split(b"-")[0]),

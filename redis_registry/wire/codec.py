@@ -9,7 +9,7 @@ A *row* is what scripts answer and events carry: see ``store/lua/lib/record.lua`
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -36,10 +36,15 @@ _STATES = {
     b"1": (Health.HEALTHY, True),
     b"protected": (Health.PROTECTED, True),
     b"overdue": (Health.OVERDUE, False),
-    b"expired": (Health.UNHEALTHY, False),
-    b"deregistered": (Health.UNHEALTHY, False),
+    b"x": (Health.UNHEALTHY, False),
+    b"d": (Health.UNHEALTHY, False),
 }
 _BEFORE_SPEC = 10  # separators before the spec; see store/lua/lib/record.lua
+
+_SHARED_BYTES = 256
+_MOST_SPECS = 4096
+_specs: dict[bytes, dict[str, Any]] = {}
+"""Short specs as decoded: the instances of a model mostly have the same."""
 
 _from_timestamp = datetime.fromtimestamp
 
@@ -78,6 +83,25 @@ def encode_spec(instance: ModelInstance) -> bytes:
     return spec
 
 
+def _decode_spec(spec: bytes) -> dict[str, Any]:
+    version, given = _unpack(spec)
+    if version != FORMAT:
+        msg = (
+            f"a record is of format {version}, this release reads format {FORMAT}: "
+            "upgrade redis_registry here"
+        )
+        raise FormatMismatch(msg)
+    # What a newer release adds is left out.
+    fields = {_LONG[short]: value for short, value in given.items() if short in _LONG}
+    if len(spec) <= _SHARED_BYTES and not any(
+        isinstance(value, (dict, list)) for value in fields.get("metadata", {}).values()
+    ):  # validating copies the metadata, but nothing below
+        if len(_specs) >= _MOST_SPECS:
+            _specs.clear()
+        _specs[spec] = fields
+    return fields
+
+
 def member_of(instance: ModelInstance, timeout_ms: int) -> str:
     """The instance's member among the deadlines, as this process believes it to be."""
     return (
@@ -109,14 +133,11 @@ def decode_row(raw: bytes) -> ModelInstance:
     timeout_ms, _, incarnation = tail.partition(b":")
     timeout_secs = int(timeout_ms) / 1000
     state, served = _STATES[state_text]
-    version, given = _unpack(spec)
-    if version != FORMAT:
-        msg = (
-            f"a record is of format {version}, this release reads format {FORMAT}: "
-            "upgrade redis_registry here"
-        )
-        raise FormatMismatch(msg)
+    given = _specs.get(spec)
+    if given is None:
+        given = _decode_spec(spec)
     fields: dict[str, Any] = {
+        **given,
         "model_name": model_name,
         "host": host,
         "port": port,
@@ -131,9 +152,6 @@ def decode_row(raw: bytes) -> ModelInstance:
             int(newer or deadline) / 1_000_000 - timeout_secs, UTC
         ),
     }
-    for short, value in given.items():
-        if short in _LONG:  # what a newer release adds is left out
-            fields[_LONG[short]] = value
     return _validate(fields, strict=True)
 
 
@@ -147,12 +165,21 @@ _UNREADABLE = (
 )
 
 
-def decode_rows(rows: Iterable[bytes]) -> list[ModelInstance]:
+def decode_rows(rows: Sequence[bytes]) -> list[ModelInstance]:
     """Decode many rows; those that can't be read are left out and reported, not fatal.
 
     Raises:
         FormatMismatch: A record was written by a newer release.
     """
+    try:
+        return [decode_row(raw) for raw in rows]
+    except FormatMismatch:
+        raise
+    except _UNREADABLE:
+        return _decode_readable(rows)
+
+
+def _decode_readable(rows: Sequence[bytes]) -> list[ModelInstance]:
     found: list[ModelInstance] = []
     unreadable: list[tuple[bytes, Exception]] = []
     for raw in rows:
@@ -162,15 +189,14 @@ def decode_rows(rows: Iterable[bytes]) -> list[ModelInstance]:
             raise
         except _UNREADABLE as error:
             unreadable.append((raw, error))
-    if unreadable:
-        raw, error = unreadable[0]
-        _log.warning(
-            "records unreadable, left out of the answer: deregister them with "
-            "remove_from_registry=True, or let them register again",
-            extra={
-                "count": len(unreadable),
-                "row": raw[:120].decode(errors="backslashreplace"),
-            },
-            exc_info=error,
-        )
+    raw, error = unreadable[0]
+    _log.warning(
+        "records unreadable, left out of the answer: deregister them with "
+        "remove_from_registry=True, or let them register again",
+        extra={
+            "count": len(unreadable),
+            "row": raw[:120].decode(errors="backslashreplace"),
+        },
+        exc_info=error,
+    )
     return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -153,15 +155,21 @@ async def test_reading_unknown_names_leaves_nothing_behind(
     assert set(store.raw.keys("*")) == before
 
 
+@pytest.mark.parametrize("metadata", [{}, {"a": 1}, {"deep": {"b": 1}}, {"list": [1]}])
 async def test_results_are_copies(
-    registry: RedisModelRegistry, worker: ModelInstance
+    registry: RedisModelRegistry, metadata: dict[str, Any]
 ) -> None:
-    await registry.register_instance(worker)
-    found = await registry.get_all_instances(worker.model_name)
+    given = copy.deepcopy(metadata)
+    await registry.register_instance(instance(1, metadata=given))
+    await registry.register_instance(instance(2, metadata=given))
+    found = await registry.get_all_instances("glm@llm")
     found[0].weight = 99.0
-    found.clear()
+    found[0].metadata["c"] = 1
+    found[0].metadata.get("deep", {})["d"] = 2
+    found[0].metadata.get("list", []).append(2)
 
-    assert (await only(registry, worker)).weight == 1.0
+    for again in [found[1], *await registry.get_all_instances("glm@llm")]:
+        assert (again.weight, again.metadata) == (1.0, metadata)
 
 
 async def test_concurrent_first_registrations_make_one_record(

@@ -27,7 +27,7 @@ if remove == '1' then
 end
 if record.health ~= '1' then return 0 end
 local member = member_of(identity, record)
-relive(record, 'deregistered',
+relive(record, 'd',
   redis.call('ZSCORE', keys.deadlines, member) or record.deadline or now_text)
 write_life(record)
 emit('deregistered', 'deregister', row_of(identity, record, record.health))

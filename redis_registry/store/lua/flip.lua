@@ -47,8 +47,8 @@ end
 local call, format, byte, find, match, sub =
   redis.call, string.format, string.byte, string.find, string.match, string.sub
 local guarded, recovered = ARGV[6] ~= '', recovery_at > 0
-local began = 'expired|' .. now_text .. '|'
-local head = epoch .. '|unhealthy|expired|' .. ACTOR .. '|' .. now_text .. '|'
+local began = 'x|' .. now_text .. '|'
+local head = event_head('unhealthy', 'expired')
 local model, prefix = '', ':' -- of the member before; members of a model come together
 local letters, gone, down, dead, taken, flipped = {}, {}, {}, {}, 0, 0
 
@@ -84,8 +84,8 @@ for i, member in ipairs(members) do
       rev = rev + 1
       local id = format('%d', rev)
       local life = began .. scores[i] .. '|' .. id
-      call('XADD', EVENTS, id .. '-0', 'event',
-        head .. identity .. '|' .. terms .. '|expired|' .. life .. '||' .. (found[3] or ''))
+      call('XADD', EVENTS, id, head,
+        identity .. '|' .. terms .. '|x|' .. life .. '||' .. (found[3] or ''))
       call('HSET', key, 'life', life)
       taken = taken + 1
       gone[taken] = member

@@ -43,13 +43,18 @@ end
 local function recovering() return recovery_at > 0 and now < recovery_at + window end
 local function recovery_ends() return recovery_at + window end
 
--- One change, one event, written before the state it tells of. Its id is the revision, so
--- Redis itself refuses to go back and a gap is arithmetic. It is one field, for XADD costs by
--- the argument: epoch|kind|cause|actor|at µs|row, or a subject where there is no row.
+-- One change, one event, written before the state it tells of. Its id is the revision (and 0), so
+-- Redis itself refuses to go back and a gap is arithmetic. It is one field: the name says
+-- epoch|kind|cause|actor|at µs, the value is the row, or a subject where there is no row.
+-- Events in a row that have the name in common share it in memory.
+local function event_head(kind, cause)
+  return epoch .. '|' .. kind .. '|' .. cause .. '|' .. ACTOR .. '|' .. now_text
+end
+
 local function emit(kind, cause, row)
   rev = rev + 1
-  redis.call('XADD', EVENTS, 'MAXLEN', '~', events_kept, string.format('%d-0', rev), 'event',
-    epoch .. '|' .. kind .. '|' .. cause .. '|' .. ACTOR .. '|' .. now_text .. '|' .. row)
+  redis.call('XADD', EVENTS, 'MAXLEN', '~', events_kept, string.format('%d', rev),
+    event_head(kind, cause), row)
 end
 
 local function commit() redis.call('HSET', META, 'rev', string.format('%d', rev)) end

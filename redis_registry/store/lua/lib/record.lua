@@ -1,13 +1,15 @@
 -- One instance's record: the hash, its member among the deadlines, its row in replies and events.
 --
 -- hash     terms  enabled|check|timeout ms:incarnation       what it was registered with
---          life   health|since µs|deadline µs|revision       health: 1, expired or deregistered;
---                                                            the deadline among the deadlines,
+--          life   health|since µs|deadline µs|revision       the deadline among the deadlines,
 --                                                            while there is one, is newer
 --          spec   msgpack, opaque to the scripts
 -- member   identity:timeout ms:incarnation   so that a heartbeat that believes otherwise misses
 -- row      identity|terms|state|life|newer deadline µs|spec
 --          (the last heartbeat was a timeout before the deadline)
+--
+-- health   1: healthy, x: expired, d: deregistered; one letter, so that a flip writes the hash
+--          in place
 --
 -- Three fields, not eleven: a flip or a read is mostly the passing of arguments.
 local function load_record(key)
