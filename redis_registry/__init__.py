@@ -21,7 +21,14 @@ from redis_registry.errors import (
     RegistryUnavailable,
     Superseded,
 )
-from redis_registry.model import Health, Identity, ModelInstance
+from redis_registry.model import (
+    Health,
+    Identity,
+    Load,
+    ModelInstance,
+    Readiness,
+    new_incarnation,
+)
 from redis_registry.registry import RedisModelRegistry, SyncModelRegistry
 from redis_registry.roles.checker import CheckerStatus
 from redis_registry.settings import GuardSettings, RegistrySettings
@@ -47,10 +54,12 @@ __all__ = [
     "KeyConflict",
     "Kind",
     "LeaseLost",
+    "Load",
     "ModelInstance",
     "OutOfMemory",
     "PartitionMismatch",
     "PoolExhausted",
+    "Readiness",
     "RedisModelRegistry",
     "RegistryClosed",
     "RegistryError",
@@ -62,4 +71,5 @@ __all__ = [
     "SyncModelRegistry",
     "Telemetry",
     "errors",
+    "new_incarnation",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -25,13 +27,17 @@ __all__ = [
     "MAX_MODEL_NAME",
     "Health",
     "Identity",
+    "Load",
     "ModelInstance",
+    "Readiness",
     "explain_invalid",
+    "new_incarnation",
 ]
 
 MAX_MODEL_NAME = 512
 MAX_HOST = 255
-"""Longest names, in characters."""
+MAX_REASON = 500
+"""Longest names, and longest reason, in characters."""
 
 MAX_EXTRA_BYTES = 64 * 1024
 """Bound of one instance's free-form part (prompt template and metadata), in bytes on the wire."""
@@ -68,6 +74,61 @@ class Health(StrEnum):
 
     UNHEALTHY = "unhealthy"
     """Flipped by a sweep, or deregistered."""
+
+
+class Readiness(StrEnum):
+    """Whether an instance wants new work, by its own word. Only a ready one is selectable."""
+
+    STARTING = "starting"
+    """Alive, loading."""
+
+    READY = "ready"
+
+    NOT_READY = "not_ready"
+    """Ready before, and not now: its probe fails, or it said so."""
+
+    DRAINING = "draining"
+    """Finishes what it has, takes nothing new."""
+
+    WEDGED = "wedged"
+    """Its heartbeats go on, but its work does not."""
+
+    FAILED = "failed"
+    """Not ready within its startup budget."""
+
+
+class Load(BaseModel):
+    """What an instance last reported of its work.
+
+    Attributes:
+        in_flight: Requests being worked on.
+        queued: Requests waiting for that.
+        capacity: How many may be in flight at once.
+        loop_lag_secs: How late its event loop runs.
+        progress_secs: Since its last sign of progress.
+        numbers: Anything else, by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    in_flight: Annotated[int, Field(ge=0)] | None = None
+    queued: Annotated[int, Field(ge=0)] | None = None
+    capacity: Annotated[int, Field(ge=0)] | None = None
+    loop_lag_secs: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    progress_secs: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    numbers: dict[
+        Annotated[str, Field(max_length=128)],
+        Annotated[float, Field(allow_inf_nan=False)],
+    ] = Field(default_factory=dict, max_length=64)
+
+
+def new_incarnation() -> str:
+    """A name for a new life: milliseconds of this host's clock, then chance, in hexadecimal.
+
+    Of two lives at one address the greater name is the newer one. Both were made by the host
+    that owns the address, so no two clocks are compared.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(5)}"
 
 
 def _not_bool(value: object) -> object:
@@ -143,12 +204,16 @@ class ModelInstance(BaseModel):
         prompt_template: Free text.
         last_heartbeat: Aware; by Redis's clock. A naive one is taken as local time.
         remove_from_registry: An instruction to deregister, not state.
-        incarnation: One life of an instance. A call of an older one changes nothing.
+        incarnation: One life of an instance, from :func:`new_incarnation`: of two, the greater
+            is the newer. A call of an older one changes nothing.
+        readiness: Whether it wants new work.
+        reason: Why it is not ready, in its own words; at most 500 characters.
         heartbeat_timeout_secs: This instance's own timeout; ``None``: the registry's.
         zone: Where it runs, for zone-aware choice.
         metadata: Anything JSON-like, up to 64 KiB with the prompt template.
         state: Answered by the registry: how ``healthy`` was judged.
         revision: Answered by the registry: number of the last change to this record.
+        load: Answered by the registry: its last report.
     """
 
     model_config = ConfigDict(
@@ -167,6 +232,8 @@ class ModelInstance(BaseModel):
     remove_from_registry: bool | None = False
 
     incarnation: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    readiness: Readiness = Readiness.READY
+    reason: Annotated[str, Field(max_length=MAX_REASON)] | None = None
     heartbeat_timeout_secs: (
         Annotated[float, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)] | None
     ) = None
@@ -174,11 +241,17 @@ class ModelInstance(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
     state: Health | None = None
     revision: int | None = None
+    load: Load | None = None
 
     @property
     def identity(self) -> Identity:
         """Model, host and port."""
         return Identity(self.model_name, self.host, self.port)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it wants new work."""
+        return self.readiness is Readiness.READY
 
     @property
     def str_last_heartbeat(self) -> str | None:

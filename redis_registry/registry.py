@@ -13,12 +13,12 @@ from typing import Any, Self
 
 from redis_registry.core.coalescer import Coalescer
 from redis_registry.errors import ConfigurationError, InvalidInstance
-from redis_registry.model import MAX_MODEL_NAME, ModelInstance
+from redis_registry.model import MAX_MODEL_NAME, Load, ModelInstance, Readiness
 from redis_registry.roles.checker import Checker, CheckerStatus
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import AsyncExecutor, SyncExecutor
-from redis_registry.store.operations import Beat, Operations, superseded
+from redis_registry.store.operations import UNKNOWN, Beat, Operations, superseded
 from redis_registry.store.replies import Status
 from redis_registry.telemetry import DEAF, Telemetry
 
@@ -33,6 +33,14 @@ def _checked(instance: object) -> ModelInstance:
         msg = f"expected a redis_registry.ModelInstance, got {type(instance).__name__}: {instance!r:.60}"
         raise InvalidInstance(msg)
     return instance
+
+
+def _check_beats(instances: Sequence[object], loads: Sequence[Load]) -> None:
+    for instance in instances:
+        _checked(instance)
+    if loads and len(loads) != len(instances):
+        msg = f"loads: give one for each of the {len(instances)} instances, not {len(loads)}"
+        raise InvalidInstance(msg)
 
 
 def _readable(model_name: object) -> str | None:
@@ -231,19 +239,46 @@ class RedisModelRegistry:
             raise superseded(instance)
         return True
 
-    async def send_heartbeats(self, instances: Sequence[ModelInstance]) -> list[Beat]:
-        """Say that many instances are alive, 1,000 a call.
+    async def send_heartbeats(
+        self, instances: Sequence[ModelInstance], loads: Sequence[Load] = ()
+    ) -> list[Beat]:
+        """Say that many instances are alive, 1,000 a call (250 with their loads).
+
+        Args:
+            instances: Who is alive.
+            loads: What each of them reports of its work; none, or one for each.
 
         Returns:
             For each, in order: taken (also when it had to be registered), or superseded.
 
         Raises:
+            InvalidInstance: The number of loads doesn't fit.
             RegistryUnavailable: Redis did not answer in time.
         """
-        for instance in instances:
-            _checked(instance)
+        _check_beats(instances, loads)
         self._bind()
-        return await self._beat(instances)
+        return await self._executor.run(self._operations.heartbeats(instances, loads))
+
+    async def set_readiness(
+        self, instance: ModelInstance, readiness: Readiness, reason: str = ""
+    ) -> bool:
+        """Say whether an instance wants new work; only a ready one is selected.
+
+        Args:
+            instance: Which one; its ``incarnation`` says on whose behalf.
+            readiness: What it is from now on.
+            reason: Why, in plain words, of at most 500 characters.
+
+        Returns:
+            Whether the registry knows it; ``False``: it must register.
+
+        Raises:
+            Superseded: A newer incarnation lives there, or this one has been deregistered.
+            RegistryUnavailable: Redis did not answer in time.
+        """
+        operation = self._operations.ready(_checked(instance), readiness, reason)
+        self._bind()
+        return await self._executor.run(operation) != UNKNOWN
 
     async def _beat(self, instances: Sequence[ModelInstance]) -> list[Beat]:
         return await self._executor.run(self._operations.heartbeats(instances))
@@ -384,11 +419,19 @@ class SyncModelRegistry:
             raise superseded(instance)
         return True
 
-    def send_heartbeats(self, instances: Sequence[ModelInstance]) -> list[Beat]:
+    def send_heartbeats(
+        self, instances: Sequence[ModelInstance], loads: Sequence[Load] = ()
+    ) -> list[Beat]:
         """As :meth:`RedisModelRegistry.send_heartbeats`."""
-        for instance in instances:
-            _checked(instance)
-        return self._executor.run(self._operations.heartbeats(instances))
+        _check_beats(instances, loads)
+        return self._executor.run(self._operations.heartbeats(instances, loads))
+
+    def set_readiness(
+        self, instance: ModelInstance, readiness: Readiness, reason: str = ""
+    ) -> bool:
+        """As :meth:`RedisModelRegistry.set_readiness`."""
+        operation = self._operations.ready(_checked(instance), readiness, reason)
+        return self._executor.run(operation) != UNKNOWN
 
     def get_all_instances(
         self, model_name: str, healthy_only: bool = False

@@ -194,10 +194,12 @@ class Store:
     def _text_record(self, key: str) -> dict[str, str]:
         """A record's terms and life, taken apart."""
         fields = cast("dict[bytes, bytes]", self.raw.hgetall(key))
-        assert set(fields) == {b"terms", b"life", b"spec"}, f"half a record: {key}"
-        enabled, check, tail = fields[b"terms"].decode().split("|")
+        assert set(fields) - {b"why", b"load"} == {b"terms", b"life", b"spec"}, (
+            f"half a record: {key}"
+        )
+        flags, tail = fields[b"terms"].decode().split("|")
         health = fields[b"life"].decode().split("|")[0]
-        return {"enabled": enabled, "check": check, "tail": tail, "health": health}
+        return {"check": flags[1], "tail": tail, "health": health}
 
     def _check_sets(self, records: dict[str, dict[str, str]]) -> None:
         living = {
@@ -225,7 +227,11 @@ class Store:
         alive: dict[str, bool] = {}
         for event in self.events():
             if event.kind in (Kind.UNHEALTHY, Kind.DEREGISTERED):
-                assert alive.get(event.subject, True), f"two deaths in a row: {event}"
+                goodbye = event.kind is Kind.DEREGISTERED and event.instance
+                fresh = alive.get(event.subject, True)
+                assert fresh or (goodbye and goodbye.incarnation), (
+                    f"two deaths in a row: {event}"
+                )
                 alive[event.subject] = False
             elif event.kind in (Kind.HEALTHY, Kind.REGISTERED):
                 dead = not alive.get(event.subject, False)

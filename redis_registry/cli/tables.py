@@ -32,10 +32,25 @@ def ago(then: datetime | None, now: datetime) -> str:
     return f"{secs:.1f} s ago"
 
 
+def _readiness(item: ModelInstance) -> str:
+    if item.ready:
+        return "yes"
+    reason = f": {escape(item.reason)}" if item.reason else ""
+    return f"[yellow]{item.readiness.replace('_', ' ')}[/]{reason}"
+
+
 def instances_table(instances: Iterable[ModelInstance], now: datetime) -> Table:
     """One row an instance; ``now`` is Redis's clock."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("MODEL", "ADDRESS", "STATE", "ENABLED", "WEIGHT", "LAST BEAT"):
+    for heading in (
+        "MODEL",
+        "ADDRESS",
+        "STATE",
+        "READY",
+        "ENABLED",
+        "WEIGHT",
+        "LAST BEAT",
+    ):
         table.add_column(heading, overflow="fold")
     for item in instances:
         state = item.state or Health.UNHEALTHY
@@ -44,6 +59,7 @@ def instances_table(instances: Iterable[ModelInstance], now: datetime) -> Table:
             escape(item.model_name),
             escape(f"{host}:{item.port}"),
             f"[{_COLOURS[state]}]{state}[/]",
+            _readiness(item),
             "yes" if item.enabled else "[red]no[/]",
             "-" if item.weight is None else f"{item.weight:g}",
             ago(item.last_heartbeat, now),

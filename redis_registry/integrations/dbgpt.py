@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any, Protocol, Self, cast
 
@@ -87,6 +87,11 @@ def _ours(instance: DBGPTInstance) -> ModelInstance:
         msg = f"expected DB-GPT's ModelInstance, got {type(instance).__name__}: {instance!r:.60}"
         raise InvalidInstance(msg) from error
     return ModelInstance.of(**fields)
+
+
+def _listed(found: Iterable[ModelInstance], healthy_only: bool) -> list[DBGPTInstance]:
+    """As theirs; of the healthy, DB-GPT chooses any, so the unready are not among them."""
+    return [_theirs(item) for item in found if item.ready or not healthy_only]
 
 
 def _theirs(instance: ModelInstance) -> DBGPTInstance:
@@ -238,7 +243,7 @@ class DBGPTModelRegistry(ModelRegistry):  # pyright: ignore[reportUntypedBaseCla
         if not model_name:
             return await self.get_all_model_instances(healthy_only)
         found = await self._registry.get_all_instances(model_name, healthy_only)
-        return [_theirs(instance) for instance in found]
+        return _listed(found, healthy_only)
 
     def sync_get_all_instances(
         self, model_name: str | None, healthy_only: bool = False
@@ -248,14 +253,14 @@ class DBGPTModelRegistry(ModelRegistry):  # pyright: ignore[reportUntypedBaseCla
             found = self._registry.sync_get_all_instances(model_name, healthy_only)
         else:
             found = self._sync_registry.get_all_model_instances(healthy_only)
-        return [_theirs(instance) for instance in found]
+        return _listed(found, healthy_only)
 
     async def get_all_model_instances(
         self, healthy_only: bool = False
     ) -> list[DBGPTInstance]:
         """All instances of all models."""
         found = await self._registry.get_all_model_instances(healthy_only)
-        return [_theirs(instance) for instance in found]
+        return _listed(found, healthy_only)
 
     async def select_one_health_instance(self, model_name: str) -> DBGPTInstance | None:
         """One healthy and enabled instance, uniformly at random; ``None`` if there is none."""

@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from enum import StrEnum
 
-from redis_registry.model import ModelInstance
+from redis_registry.model import Health, ModelInstance
 
-__all__ = ["pick", "selectable"]
+__all__ = ["Reason", "pick", "selectable", "why_not"]
+
+
+class Reason(StrEnum):
+    """Why an instance receives no new work; the first that applies, in this order."""
+
+    UNHEALTHY = "unhealthy"
+    OVERDUE = "overdue"
+    DISABLED = "disabled"
+    DRAINING = "draining"
+    FAILED = "failed"
+    STARTING = "starting"
+    WEDGED = "wedged"
+    NOT_READY = "not_ready"
+
+
+def why_not(instance: ModelInstance) -> Reason | None:
+    """The one primary reason why an instance may not receive new work; ``None``: it may."""
+    if not instance.healthy:
+        overdue = instance.state is Health.OVERDUE
+        return Reason.OVERDUE if overdue else Reason.UNHEALTHY
+    if not instance.enabled:
+        return Reason.DISABLED
+    if not instance.ready:
+        return Reason(instance.readiness.value)
+    return None
 
 
 def selectable(instance: ModelInstance) -> bool:
-    """Whether an instance may receive new work: healthy and enabled."""
-    return bool(instance.healthy) and bool(instance.enabled)
+    """Whether an instance may receive new work: healthy, enabled and ready."""
+    return why_not(instance) is None
 
 
 def pick(instances: Iterable[ModelInstance]) -> ModelInstance | None:

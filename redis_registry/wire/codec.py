@@ -12,14 +12,29 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
+from urllib.parse import unquote
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
 
 from redis_registry.errors import FormatMismatch, InvalidInstance
-from redis_registry.model import MAX_EXTRA_BYTES, Health, ModelInstance
+from redis_registry.model import (
+    MAX_EXTRA_BYTES,
+    Health,
+    Load,
+    ModelInstance,
+    Readiness,
+)
 from redis_registry.wire.keys import identity_of, identity_text
 
-__all__ = ["FORMAT", "decode_row", "decode_rows", "encode_spec", "member_of"]
+__all__ = [
+    "FORMAT",
+    "READINESS",
+    "decode_row",
+    "decode_rows",
+    "encode_load",
+    "encode_spec",
+    "member_of",
+]
 
 FORMAT = 1
 """Version of the records and of the keyspace; recorded in each partition's meta."""
@@ -32,14 +47,31 @@ _DEFAULTS: dict[str, Any] = {
     "zone": None,
     "metadata": {},
 }
+READINESS = {
+    Readiness.STARTING: "s",
+    Readiness.READY: "r",
+    Readiness.NOT_READY: "n",
+    Readiness.DRAINING: "d",
+    Readiness.WEDGED: "w",
+    Readiness.FAILED: "f",
+}
+"""Its letter among the flags of a record."""
+
+_FLAGS = {
+    f"{enabled:d}{check:d}{letter}".encode(): (enabled, check, readiness)
+    for enabled in (True, False)
+    for check in (True, False)
+    for readiness, letter in READINESS.items()
+}
 _STATES = {
     b"1": (Health.HEALTHY, True),
     b"protected": (Health.PROTECTED, True),
     b"overdue": (Health.OVERDUE, False),
     b"x": (Health.UNHEALTHY, False),
     b"d": (Health.UNHEALTHY, False),
+    b"g": (Health.UNHEALTHY, False),
 }
-_BEFORE_SPEC = 10  # separators before the spec; see store/lua/lib/record.lua
+_BEFORE_SPEC = 11  # separators before the spec; see store/lua/lib/record.lua
 
 _SHARED_BYTES = 256
 _MOST_SPECS = 4096
@@ -102,6 +134,11 @@ def _decode_spec(spec: bytes) -> dict[str, Any]:
     return fields
 
 
+def encode_load(load: Load) -> str:
+    """A report as JSON without the separator of rows."""
+    return load.model_dump_json(exclude_defaults=True).replace("|", "\\u007c")
+
+
 def member_of(instance: ModelInstance, timeout_ms: int) -> str:
     """The instance's member among the deadlines, as this process believes it to be."""
     return (
@@ -118,8 +155,7 @@ def decode_row(raw: bytes) -> ModelInstance:
     """
     (
         identity,
-        enabled,
-        check,
+        flags,
         tail,
         state_text,
         _,
@@ -127,12 +163,15 @@ def decode_row(raw: bytes) -> ModelInstance:
         deadline,
         revision,
         newer,
+        why,
+        load,
         spec,
     ) = raw.split(b"|", _BEFORE_SPEC)
     model_name, host, port = identity_of(identity.decode())
     timeout_ms, _, incarnation = tail.partition(b":")
     timeout_secs = int(timeout_ms) / 1000
     state, served = _STATES[state_text]
+    enabled, checked, readiness = _FLAGS[flags]
     given = _specs.get(spec)
     if given is None:
         given = _decode_spec(spec)
@@ -141,8 +180,9 @@ def decode_row(raw: bytes) -> ModelInstance:
         "model_name": model_name,
         "host": host,
         "port": port,
-        "enabled": enabled == b"1",
-        "check_healthy": check == b"1",
+        "enabled": enabled,
+        "check_healthy": checked,
+        "readiness": readiness,
         "healthy": served,
         "state": state,
         "incarnation": incarnation.decode() or None,
@@ -152,6 +192,10 @@ def decode_row(raw: bytes) -> ModelInstance:
             int(newer or deadline) / 1_000_000 - timeout_secs, UTC
         ),
     }
+    if why:
+        fields["reason"] = unquote(why.partition(b":")[2].decode()) or None
+    if load:
+        fields["load"] = Load.model_validate_json(load)
     return _validate(fields, strict=True)
 
 

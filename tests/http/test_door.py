@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from redis_registry import RedisModelRegistry
+from redis_registry import Readiness, RedisModelRegistry
 from redis_registry.http.app import HTTPError, Request
 from redis_registry.http.server import application
 from tests.conftest import SLOW, Bench, Server
@@ -91,6 +91,19 @@ async def test_lists_filter_by_model_and_health(web: httpx.AsyncClient) -> None:
     assert len(await listed(web, model_name="")) == 2
     assert len(await listed(web, healthy_only="1")) == 2
     assert await listed(web, model_name="nobody") == []
+
+
+async def test_of_the_healthy_it_lists_only_those_that_want_work(
+    web: httpx.AsyncClient, bench: Bench
+) -> None:
+    """DB-GPT's clients choose any of them, and know no readiness."""
+    await bench.registry.register_instance(
+        instance(1, readiness=Readiness.STARTING, incarnation="1")
+    )
+    await bench.registry.register_instance(instance(2, enabled=False))
+
+    assert [found["port"] for found in await listed(web)] == [1, 2]
+    assert [found["port"] for found in await listed(web, healthy_only=True)] == [2]
 
 
 async def test_long_lists_are_whole_json(web: httpx.AsyncClient, bench: Bench) -> None:
@@ -196,8 +209,8 @@ async def test_large_bodies_wrong_methods_and_unknown_paths(
 async def test_superseded_is_409_and_full_memory_507(
     web: httpx.AsyncClient, bench: Bench
 ) -> None:
-    await bench.registry.register_instance(instance(incarnation="new"))
-    late = json.loads(BODY) | {"incarnation": "old"}
+    await bench.registry.register_instance(instance(incarnation="2-new"))
+    late = json.loads(BODY) | {"incarnation": "1-old"}
     answer = await web.post(HEARTBEAT, json=late)
     assert answer.status_code == 409
     assert "superseded" in answer.text

@@ -38,7 +38,8 @@ def mutant(promise: str, what: str, test: str, *edits: tuple[str, str, str]) -> 
     return Mutant(promise, what, f"tests/{test}", tuple(Edit(*edit) for edit in edits))
 
 
-OPERATIONS = "redis_registry/store/operations.py"
+CALLS = "redis_registry/store/calls.py"
+WRITERS = "redis_registry/store/writers.py"
 CHECKER = "redis_registry/roles/checker.py"
 EXECUTOR = "redis_registry/store/executor.py"
 
@@ -48,7 +49,7 @@ MUTANTS = [
         "time is the caller's clock instead of Redis's",
         "promises/test_clocks.py::test_nodes_with_wrong_clocks_flip_nobody_who_beats",
         (
-            OPERATIONS,
+            CALLS,
             '{settings.events_kept}"',
             "{settings.events_kept}|{__import__('time').time_ns() // 1000}\"",
         ),
@@ -239,15 +240,55 @@ MUTANTS = [
         "registry/test_semantics.py::test_an_older_incarnation_changes_nothing",
         (
             LUA + "revive.lua",
-            "elseif inc ~= '' and inc ~= record.inc then",
+            "elseif standing(inc, record) ~= 'current' then",
             "elseif false then",
+        ),
+    ),
+    mutant(
+        "W2",
+        "an older incarnation registers over a newer one",
+        "promises/test_incarnations.py::test_the_newest_incarnation_is_what_remains",
+        (
+            LUA + "register.lua",
+            "standing(record.inc, old) == 'older' then",
+            "standing(record.inc, old) == 'none' then",
+        ),
+    ),
+    mutant(
+        "W2",
+        "a late heartbeat brings back a worker that said goodbye",
+        "promises/test_incarnations.py::test_goodbye_is_final_for_the_life_that_said_it",
+        (
+            LUA + "lib/record.lua",
+            "(inc == record.inc and record.health ~= 'g')",
+            "inc == record.inc",
+        ),
+    ),
+    mutant(
+        "W2",
+        "an older incarnation says whether the newer one is ready",
+        "promises/test_incarnations.py::test_what_a_superseded_life_says_changes_nothing_and_is_answered",
+        (
+            LUA + "ready.lua",
+            "if stands ~= 'current' then",
+            "if stands == 'newer' then",
+        ),
+    ),
+    mutant(
+        "W2",
+        "a newer incarnation whose registration was lost is called superseded",
+        "promises/test_incarnations.py::test_a_newer_life_whose_registration_was_lost_is_not_called_superseded",
+        (
+            LUA + "revive.lua",
+            "== 'newer' and 'unknown' or 'superseded'",
+            "and 'superseded'",
         ),
     ),
     mutant(
         "W3",
         "the heartbeat of an unknown instance is lost",
         "registry/test_semantics.py::test_a_heartbeat_of_an_unknown_instance_registers_it_whole",
-        (OPERATIONS, "unknown.append(place)", "pass"),
+        (WRITERS, "unknown.append(place)", "pass"),
     ),
     mutant(
         "W4",
@@ -281,8 +322,8 @@ MUTANTS = [
         "registry/test_events.py::test_the_life_of_an_instance_is_told_change_by_change",
         (
             LUA + "register.lua",
-            "elseif spec ~= old.spec or timeout ~= old.timeout then",
-            "else",
+            "elseif record.spec ~= old.spec or record.timeout ~= old.timeout",
+            "elseif true or record.spec ~= old.spec",
         ),
     ),
     mutant(

@@ -69,9 +69,9 @@ async def test_a_key_of_another_type_is_refused_before_any_change(
         {
             "spec": b"\x92\x01\x81\xa1w\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00"
         },  # NaN weight
-        {"terms": b"1|1|soon:"},
+        {"terms": b"11r|soon:"},
         {"terms": b"nothing"},
-        {"terms": b"1|1|60000:\xc3\x28"},
+        {"terms": b"11r|60000:\xc3\x28"},
         {"life": b"1|now|then|x"},
     ],
     ids=str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,7 +18,9 @@ from hypothesis.stateful import (
 from redis_registry import (
     Beat,
     GuardSettings,
+    Load,
     ModelInstance,
+    Readiness,
     Superseded,
     SyncModelRegistry,
 )
@@ -28,7 +30,7 @@ from tests.helpers import Store, connect, instance
 
 PORTS = st.integers(1, 4)
 MODELS = st.sampled_from(["a@llm", "b:{x}"])
-LIVES = st.sampled_from([None, "one", "two"])
+LIVES = st.sampled_from([None, "1-one", "2-two"])
 HOUR = 3600
 
 
@@ -40,6 +42,7 @@ class Expected:
     enabled: bool
     check: bool
     life: str | None
+    readiness: Readiness
     health: str = "healthy"
 
 
@@ -51,30 +54,43 @@ class World:
         default_factory=dict[tuple[str, int], Expected]
     )
 
-    def register(self, item: ModelInstance) -> None:
+    def register(self, item: ModelInstance) -> bool:
         place = (item.model_name, item.port)
         new = Expected(
             item.weight or 0,
             bool(item.enabled),
             bool(item.check_healthy),
             item.incarnation,
+            item.readiness,
         )
         old = self.known.get(place)
-        if old is not None and (new.life is None or new.life == old.life):
-            new.enabled, new.check, new.life = old.enabled, old.check, old.life
+        if old is not None:
+            if self.standing(item) == "older":
+                return False
+            if new.life is None or new.life == old.life:
+                if new.life is None:
+                    new.readiness = old.readiness
+                new.enabled, new.check, new.life = old.enabled, old.check, old.life
         self.known[place] = new
+        return True
 
-    def fenced(self, item: ModelInstance) -> bool:
-        old = self.known.get((item.model_name, item.port))
-        return bool(old and item.incarnation and item.incarnation != old.life)
+    def standing(self, item: ModelInstance) -> str:
+        """How a call stands to what is known: unknown, current, older or newer."""
+        old, life = self.known.get((item.model_name, item.port)), item.incarnation
+        if old is None:
+            return "unknown"
+        if life is None or (life == old.life and old.health != "gone"):
+            return "current"
+        return "newer" if life > (old.life or "") else "older"
 
     def beat(self, item: ModelInstance) -> Beat:
-        if (item.model_name, item.port) not in self.known:
-            self.register(item)
-        elif self.fenced(item):
-            return Beat.SUPERSEDED
-        else:
-            self.known[(item.model_name, item.port)].health = "healthy"
+        match self.standing(item):
+            case "unknown" | "newer":
+                self.register(item)
+            case "older":
+                return Beat.SUPERSEDED
+            case _:
+                self.known[(item.model_name, item.port)].health = "healthy"
         return Beat.TAKEN
 
 
@@ -105,6 +121,7 @@ class Machine(RuleBasedStateMachine):
         enabled=st.booleans(),
         check=st.booleans(),
         life=LIVES,
+        readiness=st.sampled_from([Readiness.READY, Readiness.STARTING]),
     )
     def make(
         self,
@@ -114,6 +131,7 @@ class Machine(RuleBasedStateMachine):
         enabled: bool,
         check: bool,
         life: str | None,
+        readiness: Readiness,
     ) -> ModelInstance:
         return instance(
             port,
@@ -122,32 +140,56 @@ class Machine(RuleBasedStateMachine):
             enabled=enabled,
             check_healthy=check,
             incarnation=life,
+            readiness=readiness,
         )
 
     @rule(item=made)
     def register(self, item: ModelInstance) -> None:
-        assert self.registry.register_instance(item)
-        self.world.register(item)
+        if self.world.register(item):
+            assert self.registry.register_instance(item)
+        else:
+            with pytest.raises(Superseded):
+                self.registry.register_instance(item)
 
-    @rule(items=st.lists(made, min_size=1, max_size=6))
-    def beat(self, items: list[ModelInstance]) -> None:
+    @rule(items=st.lists(made, min_size=1, max_size=6), loaded=st.booleans())
+    def beat(self, items: list[ModelInstance], loaded: bool) -> None:
         unique = list({(i.model_name, i.port): i for i in items}.values())
-        answers = self.registry.send_heartbeats(unique)
+        loads = [Load(in_flight=item.port) for item in unique] if loaded else []
+        answers = self.registry.send_heartbeats(unique, loads)
         assert answers == [self.world.beat(item) for item in unique]
+
+    @rule(item=made, readiness=st.sampled_from(Readiness))
+    def get_ready(self, item: ModelInstance, readiness: Readiness) -> None:
+        match self.world.standing(item):
+            case "older":
+                with pytest.raises(Superseded):
+                    self.registry.set_readiness(item, readiness)
+            case "current":
+                assert self.registry.set_readiness(item, readiness)
+                place = (item.model_name, item.port)
+                self.world.known[place].readiness = readiness
+            case _:
+                assert not self.registry.set_readiness(item, readiness)
 
     @rule(item=made, remove=st.booleans())
     def deregister(self, item: ModelInstance, remove: bool) -> None:
         given = item.model_copy(update={"remove_from_registry": remove})
         place = (item.model_name, item.port)
-        if self.world.fenced(item):
+        expected = self.world.known.get(place)
+        own = expected is not None and item.incarnation == expected.life
+        if self.world.standing(item) == "older" and not own:
             with pytest.raises(Superseded):
                 self.registry.deregister_instance(given)
             return
         assert self.registry.deregister_instance(given)
+        if expected is None or self.world.standing(item) == "newer":
+            return
         if remove:
             self.world.known.pop(place, None)
-        elif place in self.world.known:
-            self.world.known[place].health = "unhealthy"
+        elif item.incarnation:
+            expected.health = "gone"
+        elif expected.health != "gone":
+            expected.health = "unhealthy"
 
     @rule(item=made)
     def fall_silent(self, item: ModelInstance) -> None:
@@ -174,7 +216,8 @@ class Machine(RuleBasedStateMachine):
         down = self.store.key("down")
         for member in self.store.scores("down"):
             self.raw.zadd(down, {member: 1})
-        kept = {p: e for p, e in self.world.known.items() if e.health != "unhealthy"}
+        dead = ("unhealthy", "gone")
+        kept = {p: e for p, e in self.world.known.items() if e.health not in dead}
         self.sweep()
         self.world.known = kept
 
@@ -191,11 +234,15 @@ class Machine(RuleBasedStateMachine):
                 bool(item.enabled),
                 bool(item.check_healthy),
                 item.incarnation,
+                item.readiness,
                 str(item.state),
             )
             for item in self.registry.get_all_model_instances()
         }
-        assert found == self.world.known
+        assert found == {
+            place: replace(e, health="unhealthy" if e.health == "gone" else e.health)
+            for place, e in self.world.known.items()
+        }
 
     def teardown(self) -> None:
         self.registry.close()

@@ -243,10 +243,14 @@ async def test_reads_page_through_large_models_in_order_of_registration(
 
 
 async def test_bulk_heartbeats_answer_for_each(real: RedisModelRegistry) -> None:
-    await real.register_instance(instance(1, incarnation="new"))
+    await real.register_instance(instance(1, incarnation="2-new"))
 
     answers = await real.send_heartbeats(
-        [instance(1, incarnation="old"), instance(1, incarnation="new"), instance(2)]
+        [
+            instance(1, incarnation="1-old"),
+            instance(1, incarnation="2-new"),
+            instance(2),
+        ]
     )
 
     assert answers == [Beat.SUPERSEDED, Beat.TAKEN, Beat.TAKEN]
@@ -254,7 +258,7 @@ async def test_bulk_heartbeats_answer_for_each(real: RedisModelRegistry) -> None
 
 
 async def test_an_older_incarnation_changes_nothing(real: RedisModelRegistry) -> None:
-    old, new = instance(incarnation="old"), instance(incarnation="new")
+    old, new = instance(incarnation="1-old"), instance(incarnation="2-new")
     await real.register_instance(old)
     await real.register_instance(new)
     before = await only(real, new)

@@ -35,8 +35,8 @@ def test_every_error_is_in_the_drawn_tree_and_exported() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_are_one_concept_long(path: Path) -> None:
-    # The front door and the operations are each one list of many short, like things.
-    most = 620 if path.name == "operations.py" else MOST_LINES + 50
+    # The front door and its sync twin are one list of many short, like things.
+    most = 520 if path.name == "registry.py" else MOST_LINES + 50
     assert len(path.read_text().splitlines()) <= most
 
 

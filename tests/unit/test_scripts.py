@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from redis_registry import ModelInstance, RegistrySettings
+from redis_registry import Load, ModelInstance, Readiness, RegistrySettings
 from redis_registry.store import operations as ops
 from redis_registry.store.operations import Call, Operation, Operations, Term
 from redis_registry.store.scripts import Script, load
@@ -103,6 +103,8 @@ REPLIES: dict[str, Any] = {
     "forget": 0,
     "rebase": -1,
     "release": 1,
+    "ready": 1,
+    "report": [],
 }
 
 
@@ -119,6 +121,8 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.sample(item.model_name),
         made.status(),
         made.sweep(3, "holder"),
+        made.ready(item, Readiness.DRAINING, "why"),
+        made.heartbeats([item], [Load(in_flight=1)]),
         made.flip(term, [member], {"*": 1}),
         made.forget(term, ["m{x}:h:1"]),
         made.rebase(term, 0),

@@ -86,6 +86,8 @@ class _Door:
             found = await self._registry.get_all_model_instances(
                 healthy_only=healthy_only
             )
+        if healthy_only:  # DB-GPT's clients choose among them, and know no readiness
+            found = [item for item in found if item.ready]
         parts: list[str] = []
         for first in range(0, len(found), _PER_TURN):
             if first:

@@ -18,16 +18,18 @@ end
 for _, name in ipairs({ 'living', 'tally', 'guard' }) do redis.call('HLEN', keys[name]) end
 local record = load_record(keys.instance)
 if not record then return 0 end
-if inc ~= '' and inc ~= record.inc then return -1 end
+if inc ~= '' and inc ~= record.inc then return standing(inc, record) == 'newer' and 0 or -1 end
 if remove == '1' then
   emit('removed', 'deregister', identity)
   commit()
   remove_record(keys, identity, address, model, record)
   return rev
 end
-if record.health ~= '1' then return 0 end
+-- What an incarnation says of itself is final: no late heartbeat of it brings it back.
+local health = inc == '' and 'd' or 'g'
+if record.health == health or (record.health ~= '1' and health == 'd') then return 0 end
 local member = member_of(identity, record)
-relive(record, 'd',
+relive(record, health,
   redis.call('ZSCORE', keys.deadlines, member) or record.deadline or now_text)
 write_life(record)
 emit('deregistered', 'deregister', row_of(identity, record, record.health))

@@ -77,7 +77,7 @@ for i, member in ipairs(members) do
       taken = taken + 1
       gone[taken] = member
       dead[model] = (dead[model] or 0) - 1
-    elseif recovered and effective(deadline, tonumber(match(terms, '^%d|%d|(%d+)')) * 1000) > now then
+    elseif recovered and effective(deadline, tonumber(match(terms, '^%d%d%l|(%d+)')) * 1000) > now then
       letters[i] = 'l'
     elseif not guarded or (guard.allows('*') and guard.allows(model)) then
       letters[i] = 'f'
@@ -85,7 +85,7 @@ for i, member in ipairs(members) do
       local id = format('%d', rev)
       local life = began .. scores[i] .. '|' .. id
       call('XADD', EVENTS, id, head,
-        identity .. '|' .. terms .. '|x|' .. life .. '||' .. (found[3] or ''))
+        identity .. '|' .. terms .. '|x|' .. life .. '||||' .. (found[3] or ''))
       call('HSET', key, 'life', life)
       taken = taken + 1
       gone[taken] = member

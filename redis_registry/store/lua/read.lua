@@ -23,11 +23,11 @@ local reply = { 0, ARGV[6], ARGV[7], rev, epoch }
 
 -- healthy, protected or overdue: what the deadline says of a healthy record
 local function state_of(terms, health, model, deadline)
-  if health ~= '1' or string.sub(terms, 3, 3) ~= '1' then return health end
+  if health ~= '1' or string.sub(terms, 2, 2) ~= '1' then return health end
   if not deadline then return 'overdue' end
   deadline = tonumber(deadline)
   if deadline > now then return '1' end
-  local timeout = tonumber(string.match(terms, '^%d|%d|(%d+)') or '0') * 1000
+  local timeout = tonumber(string.match(terms, '^%d%d%l|(%d+)') or '0') * 1000
   if effective(deadline, timeout) > now or held['*'] or held[model] then return 'protected' end
   return 'overdue'
 end
@@ -36,7 +36,8 @@ local function read(model, addresses)
   local identities, records, members = {}, {}, {}
   for _, address in ipairs(addresses) do
     local identity = model .. ':' .. address
-    local record = redis.call('HMGET', BASE .. 'i:' .. identity, 'terms', 'life', 'spec')
+    local record = redis.call('HMGET', BASE .. 'i:' .. identity, 'terms', 'life', 'spec', 'why',
+      'load')
     if record[1] and record[2] then
       local n = #records + 1
       identities[n], records[n] = identity, record
@@ -50,7 +51,8 @@ local function read(model, addresses)
     local state = state_of(terms, string.match(life, '^%w*'), model, deadline)
     if not healthy_only or state == '1' or state == 'protected' then
       reply[#reply + 1] = identities[i] .. '|' .. terms .. '|' .. state .. '|' .. life .. '|'
-        .. (deadline or '') .. '|' .. (record[3] or '')
+        .. (deadline or '') .. '|' .. (record[4] or '') .. '|' .. (record[5] or '') .. '|'
+        .. (record[3] or '')
     end
   end
 end

@@ -2,49 +2,55 @@
 -- Registers an instance, or revives and updates the one that is there. Refused when memory is
 -- full (no allow-oom), before anything was written.
 --
+-- Of two incarnations at one address the greater is the newer; it wins, in whatever order their
+-- calls arrive. A later call of the older one changes nothing.
+--
 -- KEYS  1 meta  2 events  3 models  4 index  5 deadlines  6 down  7 living
 --       8 instance
--- ARGV  1 header  2 actor  3 identity  4 model  5 address  6 enabled  7 check  8 timeout ms
---       9 inc  10 spec  11 mode: register | absent (whoever is there already only gets a heartbeat)
--- Reply {revision of the record, 1 if it is new}
+-- ARGV  1 header  2 actor  3 identity  4 model  5 address  6 enabled  7 check  8 readiness
+--       9 timeout ms  10 inc  11 spec  12 reason of the readiness, escaped
+--       13 mode: register | absent (whoever is there already only gets a heartbeat)
+-- Reply {revision of the record, 1 if it is new}, or {-1, incarnation that is there}: superseded
 -- @include open
 -- @include record
 -- @include living
 local MODELS, INDEX, DEADLINES, DOWN, LIVING, INSTANCE =
   KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local identity, model, address, mode = ARGV[3], ARGV[4], ARGV[5], ARGV[11]
+local identity, model, address, absent = ARGV[3], ARGV[4], ARGV[5], ARGV[13] == 'absent'
 for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN }) do redis.call('ZCARD', key) end
 redis.call('HLEN', LIVING)
 local old = load_record(INSTANCE)
-local enabled, check, timeout, inc, spec = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local record = { enabled = ARGV[6], check = ARGV[7], readiness = ARGV[8], timeout = ARGV[9],
+  inc = ARGV[10], spec = ARGV[11], why = '' }
+if ARGV[12] ~= '' then record.why = now_text .. ':' .. ARGV[12] end
 
 local kind, cause
 if not old then
-  kind, cause = 'registered', mode == 'absent' and 'heartbeat of an unknown instance' or 'register'
+  kind, cause = 'registered', absent and 'heartbeat of an unknown instance' or 'register'
+elseif old.inc and standing(record.inc, old) == 'older' then
+  return { -1, old.inc }
+elseif old.inc and standing(record.inc, old) == 'newer' then
+  kind, cause = 'registered', 'new incarnation'
 else
-  -- A part that can't be read is as good as none: registering again mends the record.
-  if mode == 'absent' then
-    spec, timeout, inc = old.spec, old.timeout or timeout, old.inc or inc
+  -- DB-GPT's rule: a repeated registration doesn't touch enabled and check. A part that can't
+  -- be read is as good as none: registering again mends the record.
+  local kept = { 'enabled', 'check', 'inc' }
+  if absent then kept = { 'enabled', 'check', 'inc', 'spec', 'timeout' } end
+  if absent or record.inc == '' then
+    record.readiness, record.why = old.readiness or record.readiness, old.why
   end
-  local reborn = inc ~= '' and inc ~= old.inc
-  if not reborn then
-    -- DB-GPT's rule: a repeated registration doesn't touch these two, nor an incarnation.
-    enabled, check, inc = old.enabled or enabled, old.check or check, old.inc or inc
-  end
-  if reborn then
-    kind, cause = 'registered', 'new incarnation'
-  elseif old.health ~= '1' then
-    kind, cause = 'healthy', mode == 'absent' and 'heartbeat' or 'register'
-  elseif spec ~= old.spec or timeout ~= old.timeout then
+  for _, field in ipairs(kept) do record[field] = old[field] or record[field] end
+  if old.health ~= '1' then
+    kind, cause = 'healthy', absent and 'heartbeat' or 'register'
+  elseif record.spec ~= old.spec or record.timeout ~= old.timeout
+    or record.readiness ~= old.readiness then
     kind, cause = 'updated', 'register'
   end
 end
 
-local record = {
-  terms = enabled .. '|' .. check .. '|' .. timeout .. ':' .. inc,
-  spec = spec,
-  timeout_us = tonumber(timeout) * 1000,
-}
+record.terms = record.enabled .. record.check .. record.readiness .. '|' .. record.timeout .. ':'
+  .. record.inc
+record.timeout_us = tonumber(record.timeout) * 1000
 relive(record, '1', string.format('%d', now + record.timeout_us))
 if old and old.health == '1' then record.since = old.since end
 if not kind then record.rev = old.rev end
@@ -62,7 +68,15 @@ else
   redis.call('ZADD', INDEX, record.rev, address)
   redis.call('ZADD', MODELS, 'NX', record.rev, model)
 end
-if check == '1' then redis.call('ZADD', DEADLINES, record.deadline, member_of(identity, record)) end
-count_living(LIVING, { [model] = (check == '1' and 1 or 0) - was_living })
-redis.call('HSET', INSTANCE, 'terms', record.terms, 'life', record.life, 'spec', spec)
+if record.check == '1' then
+  redis.call('ZADD', DEADLINES, record.deadline, member_of(identity, record))
+end
+count_living(LIVING, { [model] = (record.check == '1' and 1 or 0) - was_living })
+redis.call('HSET', INSTANCE, 'terms', record.terms, 'life', record.life, 'spec', record.spec)
+if record.why ~= '' then
+  redis.call('HSET', INSTANCE, 'why', record.why)
+elseif old and old.why ~= '' then
+  redis.call('HDEL', INSTANCE, 'why')
+end
+if cause == 'new incarnation' then redis.call('HDEL', INSTANCE, 'load') end
 return { tonumber(record.rev), old and 0 or 1 }

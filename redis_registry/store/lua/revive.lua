@@ -2,7 +2,7 @@
 -- A heartbeat that missed: decides for each instance why, and revives what may be revived.
 --
 -- KEYS  1 meta  2 events  3 deadlines  4 down  5 living  6… instance
--- ARGV  1 header  2 actor  3… member as the caller believes it (identity:timeout:inc)
+-- ARGV  1 header  2 actor  3… identity:inc, which the caller claims to be, or nothing
 -- Reply [tail, …]: "timeout:inc" of the record that beats now, "unknown", or "superseded"
 -- @include open
 -- @include record
@@ -17,14 +17,15 @@ for i = 6, #KEYS do records[i - 5] = load_record(KEYS[i]) or false end
 local reply, living = {}, {}
 for i, record in ipairs(records) do
   local identity, model, inc =
-    string.match(ARGV[i + 2], '^(([^:]*):[^:]*:[^:]*):[^:]*:([^:]*)$')
+    string.match(ARGV[i + 2], '^(([^:]*):[^:]*:[^:]*):([^:]*)$')
   local INSTANCE = KEYS[i + 5]
   if not record then
     reply[i] = 'unknown'
   elseif not record.check then
     reply[i] = 'unknown' -- unreadable: registering again mends it
-  elseif inc ~= '' and inc ~= record.inc then
-    reply[i] = 'superseded'
+  elseif standing(inc, record) ~= 'current' then
+    -- The registration of a newer one was lost with the registry's memory; it must come again.
+    reply[i] = standing(inc, record) == 'newer' and 'unknown' or 'superseded'
   else
     local revived = record.health ~= '1'
     local deadline = string.format('%d', now + record.timeout_us)

@@ -1,27 +1,39 @@
 -- One instance's record: the hash, its member among the deadlines, its row in replies and events.
 --
--- hash     terms  enabled|check|timeout ms:incarnation       what it was registered with
---          life   health|since µs|deadline µs|revision       the deadline among the deadlines,
---                                                            while there is one, is newer
+-- hash     terms  flags|timeout ms:incarnation              what it was registered with; flags are
+--                                                           enabled, check (1 or 0), readiness
+--          life   health|since µs|deadline µs|revision      the deadline among the deadlines,
+--                                                           while there is one, is newer
 --          spec   msgpack, opaque to the scripts
+--          why    since µs:escaped reason                   of the readiness; only after a change
+--          load   JSON without "|", opaque to the scripts   what its last report said
 -- member   identity:timeout ms:incarnation   so that a heartbeat that believes otherwise misses
--- row      identity|terms|state|life|newer deadline µs|spec
+-- row      identity|terms|state|life|newer deadline µs|why|load|spec
 --          (the last heartbeat was a timeout before the deadline)
+-- health   1: healthy, x: expired, d: deregistered, g: gone (its own incarnation said so); one
+--          letter, so that a flip writes the hash in place
+-- readiness  s: starting, r: ready, n: not ready, d: draining, w: wedged, f: failed to start
 --
--- health   1: healthy, x: expired, d: deregistered; one letter, so that a flip writes the hash
---          in place
---
--- Three fields, not eleven: a flip or a read is mostly the passing of arguments.
+-- Few fields, not eleven: a flip or a read is mostly the passing of arguments.
 local function load_record(key)
-  local found = redis.call('HMGET', key, 'terms', 'life', 'spec')
+  local found = redis.call('HMGET', key, 'terms', 'life', 'spec', 'why')
   if not found[2] then return nil end
-  local record = { terms = found[1] or '0|1|0:', life = found[2], spec = found[3] or '' }
-  record.enabled, record.check, record.timeout, record.inc =
-    string.match(record.terms, '^(%d)|(%d)|(%d+):([%w_-]*)$')
+  local record = { terms = found[1] or '01r|0:', life = found[2], spec = found[3] or '',
+    why = found[4] or '' }
+  record.enabled, record.check, record.readiness, record.timeout, record.inc =
+    string.match(record.terms, '^(%d)(%d)(%l)|(%d+):([%w_-]*)$')
   record.health, record.since, record.deadline, record.rev =
     string.match(record.life, '^(%w*)|(%d*)|(%d*)|(%d*)$')
   record.timeout_us = (tonumber(record.timeout) or 0) * 1000
   return record
+end
+
+-- How a call of this incarnation stands to the record: it may speak for it (`current`; one
+-- without an incarnation always may), is `older` (or has said goodbye), or is `newer` than any
+-- the registry has heard of.
+local function standing(inc, record)
+  if inc == '' or (inc == record.inc and record.health ~= 'g') then return 'current' end
+  return inc > (record.inc or '') and 'newer' or 'older'
 end
 
 local function member_of(identity, record)
@@ -40,5 +52,5 @@ end
 
 local function row_of(identity, record, state)
   return identity .. '|' .. record.terms .. '|' .. state .. '|' .. record.life .. '||'
-    .. record.spec
+    .. record.why .. '||' .. record.spec
 end
