@@ -29,11 +29,12 @@ from redis_registry.model import (
     Readiness,
     new_incarnation,
 )
-from redis_registry.registry import RedisModelRegistry, SyncModelRegistry
+from redis_registry.registry import RedisModelRegistry
 from redis_registry.roles.checker import CheckerStatus
 from redis_registry.settings import GuardSettings, RegistrySettings
 from redis_registry.store.operations import Beat
 from redis_registry.store.replies import Hold, Status
+from redis_registry.sync_registry import SyncModelRegistry
 from redis_registry.telemetry import Telemetry
 
 __version__ = _version("redis-registry")

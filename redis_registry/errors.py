@@ -96,7 +96,13 @@ class KeyConflict(RegistryRefused):
 
 
 class Superseded(RegistryError):
-    """A newer incarnation lives at this address; the older one must stop claiming it."""
+    """A newer incarnation lives at this address; the older one must stop claiming it.
+
+    Attributes:
+        by: The incarnation that lives there, where it is known.
+    """
+
+    by: str | None = None
 
 
 class LeaseLost(RegistryError):

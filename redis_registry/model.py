@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = [
     "ModelInstance",
     "Readiness",
     "explain_invalid",
+    "incarnation_after",
     "new_incarnation",
 ]
 
@@ -129,6 +131,13 @@ def new_incarnation() -> str:
     that owns the address, so no two clocks are compared.
     """
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(5)}"
+
+
+def incarnation_after(other: str) -> str | None:
+    """A new name greater than another life's; ``None`` if that is not one of these names."""
+    if not re.fullmatch(r"[0-9a-f]{22}", other):
+        return None
+    return max(new_incarnation(), f"{int(other[:12], 16) + 1:012x}{other[12:]}")
 
 
 def _not_bool(value: object) -> object:

@@ -1,20 +1,27 @@
-"""The front door: :class:`RedisModelRegistry` and its sync twin."""
+"""The front door for event loops; :mod:`redis_registry.sync_registry` is its twin for threads."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from redis_registry.core.coalescer import Coalescer
-from redis_registry.errors import ConfigurationError, InvalidInstance
-from redis_registry.model import MAX_MODEL_NAME, Load, ModelInstance, Readiness
+from redis_registry.core.inputs import (
+    actor,
+    check_beats,
+    checked,
+    interval_of,
+    readable,
+)
+from redis_registry.errors import ConfigurationError
+from redis_registry.model import Load, ModelInstance, Readiness
+from redis_registry.roles.announcing import Announcement
 from redis_registry.roles.checker import Checker, CheckerStatus
+from redis_registry.roles.heartbeater import Heartbeater
+from redis_registry.roles.life import HowToAnnounce, Life
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import AsyncExecutor, SyncExecutor
@@ -22,43 +29,10 @@ from redis_registry.store.operations import UNKNOWN, Beat, Operations, supersede
 from redis_registry.store.replies import Status
 from redis_registry.telemetry import DEAF, Telemetry
 
-__all__ = ["RedisModelRegistry", "SyncModelRegistry"]
+__all__ = ["RedisModelRegistry"]
 
 
 _SUPERSEDED = Beat.SUPERSEDED  # an enum's member costs a look-up
-
-
-def _checked(instance: object) -> ModelInstance:
-    if not isinstance(instance, ModelInstance):
-        msg = f"expected a redis_registry.ModelInstance, got {type(instance).__name__}: {instance!r:.60}"
-        raise InvalidInstance(msg)
-    return instance
-
-
-def _check_beats(instances: Sequence[object], loads: Sequence[Load]) -> None:
-    for instance in instances:
-        _checked(instance)
-    if loads and len(loads) != len(instances):
-        msg = f"loads: give one for each of the {len(instances)} instances, not {len(loads)}"
-        raise InvalidInstance(msg)
-
-
-def _readable(model_name: object) -> str | None:
-    """The name as stored; ``None`` when nothing of that name can be stored."""
-    if not isinstance(model_name, str):
-        msg = f"model_name: must be text, got {model_name!r:.60}"
-        raise InvalidInstance(msg)
-    stripped = model_name.strip()
-    try:
-        stripped.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return None
-    return stripped if 0 < len(stripped) <= MAX_MODEL_NAME else None
-
-
-def _actor(role: str) -> str:
-    """A name no other registry object has: role, host, process and a random part."""
-    return f"{role}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class RedisModelRegistry:
@@ -98,7 +72,7 @@ class RedisModelRegistry:
             msg = f"give settings or options, not both: {', '.join(options)}"
             raise ConfigurationError(msg)
         self.settings = settings or RegistrySettings.of(**options)
-        self.name = _actor("registry")
+        self.name = actor("registry")
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = AsyncExecutor(
             self.settings, client=client, telemetry=telemetry
@@ -115,6 +89,9 @@ class RedisModelRegistry:
             )
             if run_checker
             else None
+        )
+        self._heartbeater = Heartbeater(
+            Operations(self.settings, actor=self.name), self._sync_executor
         )
         self._coalescer: Coalescer | None = None
         self._binding = threading.Lock()
@@ -165,6 +142,8 @@ class RedisModelRegistry:
                 await coalescer.aclose()
         if self._checker is not None:
             await self._checker.aclose()
+        if self._heartbeater.alive:
+            await asyncio.to_thread(self._heartbeater.stop)
         await self._executor.aclose()
         self._sync_executor.close()
 
@@ -191,7 +170,7 @@ class RedisModelRegistry:
             RegistryUnavailable: Redis did not answer in time.
             OutOfMemory: Redis takes nothing new.
         """
-        operation = self._operations.register(_checked(instance))
+        operation = self._operations.register(checked(instance))
         self._bind()
         await self._executor.run(operation)
         return True
@@ -208,7 +187,7 @@ class RedisModelRegistry:
             Superseded: A newer incarnation lives there; nothing was changed.
             RegistryUnavailable: Redis did not answer in time.
         """
-        _checked(instance)
+        checked(instance)
         self._bind()
         await self._executor.run(
             self._operations.deregister(
@@ -230,7 +209,7 @@ class RedisModelRegistry:
             RegistryUnavailable: Redis did not answer in time.
         """
         if not isinstance(instance, ModelInstance):  # pyright: ignore[reportUnnecessaryIsInstance]
-            _checked(instance)
+            checked(instance)
         coalescer = self._coalescer
         if coalescer is None or coalescer.loop is not asyncio.get_running_loop():
             self._bind()
@@ -255,7 +234,7 @@ class RedisModelRegistry:
             InvalidInstance: The number of loads doesn't fit.
             RegistryUnavailable: Redis did not answer in time.
         """
-        _check_beats(instances, loads)
+        check_beats(instances, loads)
         self._bind()
         return await self._executor.run(self._operations.heartbeats(instances, loads))
 
@@ -276,7 +255,7 @@ class RedisModelRegistry:
             Superseded: A newer incarnation lives there, or this one has been deregistered.
             RegistryUnavailable: Redis did not answer in time.
         """
-        operation = self._operations.ready(_checked(instance), readiness, reason)
+        operation = self._operations.ready(checked(instance), readiness, reason)
         self._bind()
         return await self._executor.run(operation) != UNKNOWN
 
@@ -298,7 +277,7 @@ class RedisModelRegistry:
         Raises:
             RegistryUnavailable: Redis did not answer in time.
         """
-        name = _readable(model_name)
+        name = readable(model_name)
         self._bind()
         if name is None:
             return []
@@ -317,7 +296,7 @@ class RedisModelRegistry:
 
     async def select_one_health_instance(self, model_name: str) -> ModelInstance | None:
         """One healthy and enabled instance, uniformly at random; ``None`` if there is none."""
-        name = _readable(model_name)
+        name = readable(model_name)
         self._bind()
         if name is None:
             return None
@@ -326,6 +305,34 @@ class RedisModelRegistry:
             chosen = pick(await self.get_all_instances(name, healthy_only=True))
         return chosen
 
+    def announce(
+        self, instance: ModelInstance, **how: Unpack[HowToAnnounce]
+    ) -> Announcement:
+        """Register a new life of an instance and keep it alive until the block ends.
+
+        It begins as ``starting``: say :meth:`~Announcement.ready` when it can work. A thread
+        with connections of its own beats for all announced instances of this registry, also
+        while the event loop is blocked. At the end it drains and deregisters.
+
+        Example:
+            >>> async with registry.announce(instance) as announced:
+            ...     await announced.ready()
+            ...     await serve()
+
+        Args:
+            instance: Who it is; without an ``incarnation`` it gets a new one. Its ``readiness``
+                is taken when it was set.
+            **how: Fields of :class:`~redis_registry.roles.life.LifeOptions`.
+
+        Raises:
+            InvalidInstance: Not an instance, or an interval that can't keep it alive.
+        """
+        life = Life.of(
+            checked(instance), interval_of(self.settings, instance, how), how
+        )
+        patience = self.settings.operation_timeout_secs
+        return Announcement(life, self._heartbeater, patience_secs=patience)
+
     def sync_get_all_instances(
         self, model_name: str, healthy_only: bool = False
     ) -> list[ModelInstance]:
@@ -333,7 +340,7 @@ class RedisModelRegistry:
 
         It blocks the calling thread for one round trip.
         """
-        name = _readable(model_name)
+        name = readable(model_name)
         if name is None:
             return []
         return self._sync_executor.run(
@@ -357,109 +364,3 @@ class RedisModelRegistry:
     def checker(self) -> CheckerStatus | None:
         """How this object's checker is doing; ``None``: it has none."""
         return self._checker.status if self._checker is not None else None
-
-
-class SyncModelRegistry:
-    """The registry for threads: the same operations, blocking; no checker.
-
-    Args:
-        settings: How it behaves; without it, from ``options`` and ``REDIS_REGISTRY_*``.
-        telemetry: An observer of counts and durations.
-        **options: Fields of :class:`~redis_registry.settings.RegistrySettings`.
-    """
-
-    def __init__(
-        self,
-        *,
-        settings: RegistrySettings | None = None,
-        telemetry: Telemetry = DEAF,
-        **options: Any,
-    ) -> None:
-        self.settings = settings or RegistrySettings.of(**options)
-        self.name = _actor("sync")
-        self._operations = Operations(self.settings, actor=self.name)
-        self._executor = SyncExecutor(self.settings, telemetry=telemetry)
-
-    @classmethod
-    def from_url(cls, url: str, *, telemetry: Telemetry = DEAF, **options: Any) -> Self:
-        """Build one that connects to ``url``; see :meth:`RedisModelRegistry.from_url`."""
-        return cls(telemetry=telemetry, url=url, **options)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._executor.close()
-
-    def register_instance(self, instance: ModelInstance) -> bool:
-        """As :meth:`RedisModelRegistry.register_instance`."""
-        self._executor.run(self._operations.register(_checked(instance)))
-        return True
-
-    def deregister_instance(self, instance: ModelInstance) -> bool:
-        """As :meth:`RedisModelRegistry.deregister_instance`."""
-        _checked(instance)
-        remove = bool(instance.remove_from_registry)
-        self._executor.run(self._operations.deregister(instance, remove=remove))
-        return True
-
-    def send_heartbeat(self, instance: ModelInstance) -> bool:
-        """As :meth:`RedisModelRegistry.send_heartbeat`, without gathering."""
-        (beat,) = self.send_heartbeats([_checked(instance)])
-        if beat is Beat.SUPERSEDED:
-            raise superseded(instance)
-        return True
-
-    def send_heartbeats(
-        self, instances: Sequence[ModelInstance], loads: Sequence[Load] = ()
-    ) -> list[Beat]:
-        """As :meth:`RedisModelRegistry.send_heartbeats`."""
-        _check_beats(instances, loads)
-        return self._executor.run(self._operations.heartbeats(instances, loads))
-
-    def set_readiness(
-        self, instance: ModelInstance, readiness: Readiness, reason: str = ""
-    ) -> bool:
-        """As :meth:`RedisModelRegistry.set_readiness`."""
-        operation = self._operations.ready(_checked(instance), readiness, reason)
-        return self._executor.run(operation) != UNKNOWN
-
-    def get_all_instances(
-        self, model_name: str, healthy_only: bool = False
-    ) -> list[ModelInstance]:
-        """As :meth:`RedisModelRegistry.get_all_instances`."""
-        name = _readable(model_name)
-        if name is None:
-            return []
-        return self._executor.run(
-            self._operations.read(name, healthy_only=healthy_only)
-        )
-
-    def get_all_model_instances(
-        self, healthy_only: bool = False
-    ) -> list[ModelInstance]:
-        """As :meth:`RedisModelRegistry.get_all_model_instances`."""
-        return self._executor.run(
-            self._operations.read(None, healthy_only=healthy_only)
-        )
-
-    def select_one_health_instance(self, model_name: str) -> ModelInstance | None:
-        """As :meth:`RedisModelRegistry.select_one_health_instance`."""
-        name = _readable(model_name)
-        if name is None:
-            return None
-        chosen = pick(self._executor.run(self._operations.sample(name)))
-        return chosen or pick(self.get_all_instances(name, healthy_only=True))
-
-    def status(self) -> list[Status]:
-        """As :meth:`RedisModelRegistry.status`."""
-        return self._executor.run(self._operations.status())

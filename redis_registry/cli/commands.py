@@ -17,8 +17,8 @@ from redis_registry import __version__
 from redis_registry.cli.logs import set_up_logs
 from redis_registry.cli.tables import ago, instances_table
 from redis_registry.errors import ConfigurationError, RegistryError
-from redis_registry.registry import SyncModelRegistry
 from redis_registry.settings import RegistrySettings
+from redis_registry.sync_registry import SyncModelRegistry
 
 __all__ = ["app"]
 

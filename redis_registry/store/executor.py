@@ -335,7 +335,10 @@ class SyncExecutor:
             return self._clients[lane]
 
     def run(self, operation: Operation[T], *, deadline_secs: float | None = None) -> T:
-        """Run an operation to its end; as :meth:`AsyncExecutor.run`."""
+        """Run an operation to its end; as :meth:`AsyncExecutor.run`.
+
+        With a deadline of 0 each call is tried once.
+        """
         try:
             calls = next(operation)
             while True:
@@ -349,7 +352,9 @@ class SyncExecutor:
 
     def call(self, call: Call[T], deadline_secs: float | None = None) -> T:
         """Make one call, repeating it while it may be repeated and time is left."""
-        secs = deadline_secs or self._policy.settings.operation_timeout_secs
+        secs = deadline_secs
+        if secs is None:
+            secs = self._policy.settings.operation_timeout_secs
         until = time.monotonic() + secs
         attempt, whole = 0, False
         while True:

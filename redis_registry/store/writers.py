@@ -10,7 +10,7 @@ from operator import itemgetter
 from redis_registry.errors import Superseded
 from redis_registry.model import MAX_REASON, Load, ModelInstance, Readiness
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.calls import Call, Calls, Operation, ask, chunks, texts
+from redis_registry.store.calls import Call, Calls, Operation, ask, chunks, text, texts
 from redis_registry.wire.codec import (
     READINESS,
     encode_load,
@@ -63,7 +63,7 @@ class Writers(Calls):
 
     def _register(
         self, partition: int, instance: ModelInstance, mode: str
-    ) -> Call[int]:
+    ) -> Call[tuple[int, str]]:
         identity = identity_text(instance.identity)
         model = escape(instance.model_name)
         keys = self.keys(partition)
@@ -83,7 +83,7 @@ class Writers(Calls):
                 escape(instance.reason or ""),
                 mode,
             ],
-            lambda reply: int(reply[0]),
+            lambda reply: (int(reply[0]), text(reply[1]) if reply[0] < 0 else ""),
             index=keys.index(model),
             instance=keys.instance(identity),
         )
@@ -96,9 +96,9 @@ class Writers(Calls):
         """
         partition = yield from self._home(instance)
         self._beliefs.pop(_key(instance), None)
-        revision = yield from ask(self._register(partition, instance, "register"))
+        revision, by = yield from ask(self._register(partition, instance, "register"))
         if revision < 0:
-            raise superseded(instance)
+            raise superseded(instance, by)
         return revision
 
     def ready(
@@ -292,7 +292,7 @@ class Writers(Calls):
             revisions = yield [
                 self._register(home, instances[i], "absent") for i in chunk
             ]
-            for place, revision in zip(chunk, revisions, strict=True):
+            for place, (revision, _) in zip(chunk, revisions, strict=True):
                 if revision < 0:
                     outcomes[place] = Beat.SUPERSEDED
 
@@ -309,10 +309,12 @@ def _by_home(
     return dict(homes)
 
 
-def superseded(instance: ModelInstance) -> Superseded:
+def superseded(instance: ModelInstance, by: str | None = None) -> Superseded:
     """The error for a call of an incarnation that has been replaced, or has ended."""
-    return Superseded(
+    error = Superseded(
         f"{instance.identity}: incarnation {instance.incarnation} is superseded: a newer one lives at the "
         "same address, or it has deregistered itself. This process must stop claiming it; a new "
         "life begins with a new_incarnation()"
     )
+    error.by = by
+    return error

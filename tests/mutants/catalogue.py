@@ -285,6 +285,16 @@ MUTANTS = [
         ),
     ),
     mutant(
+        "W2",
+        "a superseded process goes on claiming the address",
+        "workers/test_announce.py::test_the_newer_life_takes_over_and_the_older_one_learns_it",
+        (
+            "redis_registry/roles/heartbeater.py",
+            "        life.superseded = True",
+            "        return",
+        ),
+    ),
+    mutant(
         "W3",
         "the heartbeat of an unknown instance is lost",
         "registry/test_semantics.py::test_a_heartbeat_of_an_unknown_instance_registers_it_whole",

@@ -35,9 +35,7 @@ def test_every_error_is_in_the_drawn_tree_and_exported() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_are_one_concept_long(path: Path) -> None:
-    # The front door and its sync twin are one list of many short, like things.
-    most = 520 if path.name == "registry.py" else MOST_LINES + 50
-    assert len(path.read_text().splitlines()) <= most
+    assert len(path.read_text().splitlines()) <= MOST_LINES
 
 
 def test_importing_does_no_io_and_needs_no_extra() -> None:

@@ -92,7 +92,7 @@ def _drive(operation: Operation[Any], replies: dict[str, Any]) -> list[Call[Any]
 
 REPLIES: dict[str, Any] = {
     "join": 7,
-    "register": 1,
+    "register": (1, ""),
     "deregister": 1,
     "heartbeat": [],
     "revive": ["60000:"],

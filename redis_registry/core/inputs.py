@@ -1,0 +1,77 @@
+"""What the front doors accept: checked before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+
+from redis_registry.errors import InvalidInstance
+from redis_registry.model import MAX_MODEL_NAME, Load, ModelInstance
+from redis_registry.settings import RegistrySettings
+
+__all__ = ["actor", "check_beats", "checked", "interval_of", "readable"]
+
+
+def checked(instance: object) -> ModelInstance:
+    """An instance, and nothing else.
+
+    Raises:
+        InvalidInstance: It is something else.
+    """
+    if not isinstance(instance, ModelInstance):
+        msg = f"expected a redis_registry.ModelInstance, got {type(instance).__name__}: {instance!r:.60}"
+        raise InvalidInstance(msg)
+    return instance
+
+
+def check_beats(instances: Sequence[object], loads: Sequence[Load]) -> None:
+    """Instances, and no load or one for each.
+
+    Raises:
+        InvalidInstance: They are not.
+    """
+    for instance in instances:
+        checked(instance)
+    if loads and len(loads) != len(instances):
+        msg = f"loads: give one for each of the {len(instances)} instances, not {len(loads)}"
+        raise InvalidInstance(msg)
+
+
+def interval_of(
+    settings: RegistrySettings, instance: ModelInstance, how: Mapping[str, object]
+) -> float:
+    """From one heartbeat to the next: as asked for, else a third of the timeout.
+
+    Raises:
+        InvalidInstance: It is not above 0 and at most half of the timeout.
+    """
+    timeout = instance.heartbeat_timeout_secs or settings.heartbeat_timeout_secs
+    given = how.get("interval_secs")
+    interval = timeout / 3 if given is None else given
+    if not isinstance(interval, (int, float)) or not 0 < interval <= timeout / 2:
+        msg = (
+            f"interval_secs: {interval} can't keep an instance alive whose timeout is "
+            f"{timeout:g} s: take at most half of it"
+        )
+        raise InvalidInstance(msg)
+    return float(interval)
+
+
+def readable(model_name: object) -> str | None:
+    """The name as stored; ``None`` when nothing of that name can be stored."""
+    if not isinstance(model_name, str):
+        msg = f"model_name: must be text, got {model_name!r:.60}"
+        raise InvalidInstance(msg)
+    stripped = model_name.strip()
+    try:
+        stripped.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+    return stripped if 0 < len(stripped) <= MAX_MODEL_NAME else None
+
+
+def actor(role: str) -> str:
+    """A name no other registry object has: role, host, process and a random part."""
+    return f"{role}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

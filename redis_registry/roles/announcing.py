@@ -1,0 +1,231 @@
+"""Announcing an instance: registered, kept alive, drained and deregistered, by a context manager."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from concurrent import futures
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+from redis_registry.errors import Superseded
+from redis_registry.model import Load, ModelInstance, Readiness
+from redis_registry.roles.heartbeater import Heartbeater
+from redis_registry.roles.life import LAG_TICKS, Life
+from redis_registry.store.operations import superseded
+
+__all__ = ["Announcement", "SyncAnnouncement"]
+
+_log = logging.getLogger(__name__)
+
+
+class _Announced:
+    """What both faces say; the sender's thread carries it to the registry.
+
+    Args:
+        life: The new life.
+        heartbeater: Who speaks for it.
+        patience_secs: How long to wait for an answer before the sender goes on alone.
+    """
+
+    def __init__(
+        self, life: Life, heartbeater: Heartbeater, *, patience_secs: float
+    ) -> None:
+        self._life = life
+        self._heartbeater = heartbeater
+        self._patience = patience_secs
+
+    @property
+    def instance(self) -> ModelInstance:
+        """The instance with its incarnation."""
+        return self._life.instance
+
+    @property
+    def superseded(self) -> bool:
+        """Whether a newer life has taken the address; this one is not announced any more."""
+        return self._life.superseded
+
+    @property
+    def readiness(self) -> Readiness:
+        """What the registry was last told."""
+        told = self._life.told
+        return told[0] if told else self._life.wanted[0]
+
+    def report(
+        self,
+        *,
+        in_flight: int | None = None,
+        queued: int | None = None,
+        capacity: int | None = None,
+        **numbers: float,
+    ) -> None:
+        """Say how loaded it is; it goes with the next heartbeat. Never blocks.
+
+        Args:
+            in_flight: Requests being worked on; another number than before counts as progress.
+            queued: Requests waiting for that.
+            capacity: How many may be in flight at once.
+            **numbers: Anything else, by name.
+
+        Raises:
+            pydantic.ValidationError: A number is negative or not finite.
+        """
+        self._life.report(
+            Load(in_flight=in_flight, queued=queued, capacity=capacity, numbers=numbers)
+        )
+        self._heartbeater.wake_if_news(self._life)
+
+    def progress(self) -> None:
+        """Show that work gets done, where the number in flight doesn't."""
+        self._life.progress()
+
+    def _say(self, readiness: Readiness, reason: str) -> Future[None]:
+        if self._life.superseded:
+            raise superseded(self._life.instance)
+        said = self._life.want(readiness, reason)
+        self._heartbeater.wake()
+        return said
+
+    def _leave(self) -> Future[None]:
+        self._life.leave(self._patience)
+        self._heartbeater.wake()
+        return self._life.gone
+
+    def _drain_secs(self, given: float | None) -> float:
+        return self._life.options.drain_timeout_secs if given is None else given
+
+    def _came(self, future: Future[None]) -> bool:
+        future.result()
+        return True
+
+    def _late(self) -> bool:
+        _log.warning(
+            "the registry does not answer; going on, it will be told when it is back",
+            extra={"instance": str(self._life.instance.identity)},
+        )
+        return False
+
+
+class Announcement(_Announced):
+    """An announced instance, for event loops."""
+
+    async def __aenter__(self) -> Self:
+        self._heartbeater.add(self._life)
+        try:
+            await self._wait(self._life.registered, self._patience)
+        except BaseException:
+            self._leave()
+            raise
+        loop = asyncio.get_running_loop()
+        self._ticking = loop.create_task(self._tick(), name="loop lag")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                with contextlib.suppress(Superseded):
+                    await self.drain()
+        finally:
+            gone = self._leave()
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
+            # Also when this task is being cancelled: the goodbye is worth its short wait.
+            await asyncio.shield(asyncio.wrap_future(gone))
+
+    async def _tick(self) -> None:
+        """Shows the sender that this loop runs."""
+        while True:
+            self._life.tick()
+            await asyncio.sleep(self._life.interval_secs / LAG_TICKS)
+
+    async def _wait(self, future: Future[None], secs: float) -> bool:
+        """Wait for the sender; ``False``: it is not that far."""
+        waiting = asyncio.wrap_future(future)
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        done, _ = await asyncio.wait([waiting], timeout=secs)
+        return self._came(future) if done else self._late()
+
+    async def ready(self) -> bool:
+        """It wants work.
+
+        Returns:
+            Whether the registry knows; ``False``: it is away, and is told when it is back.
+
+        Raises:
+            Superseded: A newer life has taken the address.
+        """
+        return await self._wait(self._say(Readiness.READY, ""), self._patience)
+
+    async def not_ready(self, reason: str) -> bool:
+        """It wants no work for now, and why; as :meth:`ready`."""
+        return await self._wait(self._say(Readiness.NOT_READY, reason), self._patience)
+
+    async def drain(self, timeout_secs: float | None = None) -> bool:
+        """Take no new work, and wait until nothing reported is in flight.
+
+        Args:
+            timeout_secs: Longest wait; ``None``: as announced.
+
+        Returns:
+            Whether nothing is in flight any more.
+
+        Raises:
+            Superseded: A newer life has taken the address.
+        """
+        await self._wait(self._say(Readiness.DRAINING, ""), self._patience)
+        secs = self._drain_secs(timeout_secs)
+        done, _ = await asyncio.wait(
+            [asyncio.wrap_future(self._life.idle())], timeout=secs
+        )
+        return bool(done)
+
+
+class SyncAnnouncement(_Announced):
+    """An announced instance, for threads."""
+
+    def __enter__(self) -> Self:
+        self._heartbeater.add(self._life)
+        try:
+            self._wait(self._life.registered, self._patience)
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                with contextlib.suppress(Superseded):
+                    self.drain()
+        finally:
+            self._leave().result()
+
+    def _wait(self, future: Future[None], secs: float) -> bool:
+        done, _ = futures.wait([future], timeout=secs)
+        return self._came(future) if done else self._late()
+
+    def ready(self) -> bool:
+        """As :meth:`Announcement.ready`."""
+        return self._wait(self._say(Readiness.READY, ""), self._patience)
+
+    def not_ready(self, reason: str) -> bool:
+        """As :meth:`Announcement.not_ready`."""
+        return self._wait(self._say(Readiness.NOT_READY, reason), self._patience)
+
+    def drain(self, timeout_secs: float | None = None) -> bool:
+        """As :meth:`Announcement.drain`."""
+        self._wait(self._say(Readiness.DRAINING, ""), self._patience)
+        secs = self._drain_secs(timeout_secs)
+        return bool(futures.wait([self._life.idle()], timeout=secs).done)

@@ -1,0 +1,263 @@
+"""The sender of heartbeats: one thread speaks for all announced instances of a process.
+
+A thread with connections of its own goes on while the worker's event loop is blocked. All lives
+that are due travel in one call a partition, with the evidence they carry.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from redis_registry.errors import (
+    RegistryClosed,
+    RegistryError,
+    RegistryUnavailable,
+    Superseded,
+)
+from redis_registry.roles.life import Life
+from redis_registry.store.executor import SyncExecutor
+from redis_registry.store.operations import (
+    UNKNOWN,
+    Beat,
+    Operation,
+    Operations,
+    superseded,
+)
+
+__all__ = ["Heartbeater"]
+
+T = TypeVar("T")
+
+TOGETHER = 0.1
+"""A beat due within this share of its interval goes along with one that is due now."""
+
+IDLE_SECS = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Heartbeater:
+    """Registers, beats, tells readiness and deregisters, in a thread of its own.
+
+    Args:
+        operations: What to run; nobody else's.
+        executor: Where to run it.
+    """
+
+    def __init__(self, operations: Operations, executor: SyncExecutor) -> None:
+        self._operations = operations
+        self._executor = executor
+        self._lives: list[Life] = []
+        self._changed = threading.Condition()
+        self._woken = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, life: Life) -> None:
+        """Begin to speak for a life; the thread starts with the first."""
+        with self._changed:
+            self._lives.append(life)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="redis-registry heartbeats", daemon=True
+                )
+                self._thread.start()
+        self.wake()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None
+
+    def wake(self) -> None:
+        """Something was said: look at once."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
+    def wake_if_news(self, life: Life) -> None:
+        """Look at once, if the evidence has changed what is to be said of a life."""
+        if life.news(time.monotonic()):
+            self.wake()
+
+    def stop(self) -> None:
+        """Stop speaking for all, without goodbye, and wait for the thread."""
+        with self._changed:
+            lives, self._lives = self._lives, []
+            thread = self._thread
+        for life in lives:
+            self._finish(life, RegistryClosed("the registry was closed"))
+        self.wake()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                lives = list(self._lives)
+                if not lives:
+                    self._thread = None
+                    return
+                self._woken = False
+            try:
+                self._serve(lives)
+            except Exception:  # noqa: BLE001  promise S1
+                _log.exception("heartbeats failed, will go on")
+                time.sleep(random.uniform(0, 0.5))  # noqa: S311  not a secret
+            with self._changed:
+                if not self._woken:
+                    self._changed.wait(self._pause())
+
+    def _pause(self) -> float:
+        """Until the next beat or judgement, in seconds."""
+        now = time.monotonic()
+        next_ = min(
+            (min(life.due, life.next_judgement(now)) for life in self._lives),
+            default=now,
+        )
+        return min(max(next_ - now, 0.0), IDLE_SECS)
+
+    def _serve(self, lives: Sequence[Life]) -> None:
+        """One round: newcomers, goodbyes, news of readiness, and the beats that are due."""
+        for life in lives:
+            if life.leaving:
+                self._try(life, self._leave)
+            elif not life.registered.done():
+                if life.due <= time.monotonic():
+                    self._try(life, self._register)
+            elif life.news(time.monotonic()):
+                self._try(life, self._tell)
+        self._beat([life for life in self._lives if life.registered.done()])
+
+    def _try(self, life: Life, what: Callable[[Life], None]) -> None:
+        """Do something for one life; what goes wrong is that life's business alone."""
+        try:
+            what(life)
+        except Superseded as error:
+            self._supersede(life, error)
+        except RegistryUnavailable as error:
+            self._failed([life], error)
+        except RegistryError as error:
+            if life.registered.done():
+                self._failed([life], error)
+            else:
+                self._finish(life, error)
+
+    def _register(self, life: Life) -> None:
+        version, said = life.version, life.judged(time.monotonic())
+        try:
+            self._ask(self._operations.register(life.saying(said)))
+        except Superseded as error:
+            # A clock that was put back names a new life as if it were older.
+            if life.told is not None or not life.rename_after(error.by):
+                raise
+            self._ask(self._operations.register(life.saying(said)))
+        life.tell_done(said, version)
+        life.failures = 0
+        interval = life.interval_secs
+        companions = [
+            other.due
+            for other in self._lives
+            if other.registered.done() and other.interval_secs == interval
+        ]
+        phase = random.uniform(0, interval)  # noqa: S311  not a secret
+        life.due = min(companions, default=time.monotonic() + phase)
+        if not life.registered.done():
+            life.registered.set_result(None)
+
+    def _tell(self, life: Life) -> None:
+        version, said = life.version, life.judged(time.monotonic())
+        readiness, reason = said
+        known = self._ask(self._operations.ready(life.instance, readiness, reason))
+        if known == UNKNOWN:
+            self._register(life)
+        else:
+            life.tell_done(said, version)
+
+    def _leave(self, life: Life) -> None:
+        if life.registered.done():
+            try:
+                self._ask(self._operations.deregister(life.instance, remove=False))
+            except RegistryUnavailable as error:
+                if time.monotonic() < life.leave_by:
+                    raise
+                _log.warning(
+                    "not deregistered, its silence will tell",
+                    extra={"instance": str(life.instance.identity), "why": str(error)},
+                )
+        self._finish(life, None)
+
+    def _beat(self, lives: Sequence[Life]) -> None:
+        now = time.monotonic()
+        if not any(life.due <= now for life in lives):
+            return
+        due = [
+            life for life in lives if life.due <= now + TOGETHER * life.interval_secs
+        ]
+        records = [life.saying(life.told or life.wanted) for life in due]
+        loads = [life.evidence(now) for life in due]
+        try:
+            beats = self._ask(self._operations.heartbeats(records, loads))
+        except RegistryError as error:
+            self._failed(due, error)
+            return
+        factor = random.uniform(0.9, 1.0)  # noqa: S311  not a secret
+        for life, beat in zip(due, beats, strict=True):
+            if beat is Beat.SUPERSEDED:
+                self._supersede(life, superseded(life.instance))
+                continue
+            if life.failures:
+                _log.info(
+                    "heartbeats are taken again",
+                    extra={"instance": str(life.instance.identity)},
+                )
+            life.failures = 0
+            life.due = now + factor * life.interval_secs
+
+    def _failed(self, lives: Sequence[Life], error: RegistryError) -> None:
+        """Try again: soon after a first failure, then once an interval, each at its own time.
+
+        Full jitter once; from then on the phase is random, so that a fleet that comes back
+        together arrives evenly over one interval.
+        """
+        now, chance = time.monotonic(), random.uniform(0, 0.5)  # noqa: S311  not a secret
+        for life in lives:
+            life.failures += 1
+            interval = life.interval_secs
+            life.due = now + interval * (chance if life.failures == 1 else 1.0)
+            if life.leaving:
+                life.due = min(life.due, now + chance)
+            if life.failures == 1:
+                _log.warning(
+                    "heartbeat failed, trying again",
+                    extra={"instance": str(life.instance.identity), "why": str(error)},
+                )
+
+    def _supersede(self, life: Life, error: Superseded) -> None:
+        life.superseded = True
+        _log.error(
+            "superseded: this process must stop claiming the address",
+            extra={"instance": str(life.instance.identity), "why": str(error)},
+        )
+        self._finish(life, error)
+        tell = life.options.on_superseded
+        if tell is not None:
+            try:
+                tell(life.instance)
+            except Exception:  # noqa: BLE001  the caller's code
+                _log.exception("on_superseded failed")
+
+    def _finish(self, life: Life, error: RegistryError | None) -> None:
+        """Speak no more for a life."""
+        with self._changed:
+            if life in self._lives:
+                self._lives.remove(life)
+        life.end(error)
+
+    def _ask(self, operation: Operation[T]) -> T:
+        """One attempt: pauses between attempts are this module's business."""
+        return self._executor.run(operation, deadline_secs=0.0)

@@ -1,0 +1,255 @@
+"""One announced life of an instance: what it wants said of it, and the evidence it carries. No I/O."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from redis_registry.errors import RegistryError
+from redis_registry.model import (
+    Load,
+    ModelInstance,
+    Readiness,
+    incarnation_after,
+    new_incarnation,
+)
+
+__all__ = ["Life", "LifeOptions"]
+
+LAG_TICKS = 4
+"""How often in an interval the event loop shows that it runs."""
+
+
+class HowToAnnounce(TypedDict, total=False):
+    """The fields of :class:`LifeOptions`, as keywords."""
+
+    interval_secs: float | None
+    startup_budget_secs: float | None
+    progress_timeout_secs: float | None
+    drain_timeout_secs: float
+    on_superseded: Callable[[ModelInstance], object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LifeOptions:
+    """How an instance is announced.
+
+    Attributes:
+        interval_secs: From one heartbeat to the next; ``None``: a third of its timeout.
+        startup_budget_secs: Not ready after this long: it is marked as failed, with an event;
+            ``None``: never.
+        progress_timeout_secs: No progress for this long with work in flight: it is marked as
+            wedged, until it goes on; ``None``: never.
+        drain_timeout_secs: How long leaving waits for work in flight.
+        on_superseded: Called, in the sender's thread, when a newer life lives at the address.
+    """
+
+    interval_secs: float | None = None
+    startup_budget_secs: float | None = None
+    progress_timeout_secs: float | None = None
+    drain_timeout_secs: float = 30.0
+    on_superseded: Callable[[ModelInstance], object] | None = None
+
+
+@dataclass(eq=False)
+class Life:
+    """What the worker says, from any thread; what the sender reads.
+
+    Attributes:
+        instance: Who it is, its incarnation included.
+        interval_secs: From one heartbeat to the next.
+        options: How it is announced.
+        due: When its next heartbeat is due, by the monotonic clock.
+        failures: Attempts in a row that failed.
+        registered: Done when it is known to the registry, or can't be.
+        gone: Done when it was deregistered, or that was given up.
+        told: The readiness and reason that the registry knows.
+        leaving: It is to be deregistered.
+        leave_by: Until when that is tried, by the monotonic clock.
+        renameable: Its incarnation was made here, so another one may be.
+        superseded: A newer life lives at its address.
+        version: Grows with each readiness that the worker asks for.
+    """
+
+    instance: ModelInstance
+    interval_secs: float
+    options: LifeOptions
+    due: float = 0.0
+    failures: int = 0
+    registered: Future[None] = field(default_factory=Future[None])
+    gone: Future[None] = field(default_factory=Future[None])
+    told: tuple[Readiness, str] | None = None
+    leaving: bool = False
+    leave_by: float = 0.0
+    renameable: bool = False
+    superseded: bool = False
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        now = time.monotonic()
+        self._lock = threading.Lock()
+        self._began = self._progressed = now
+        self._wanted = (self.instance.readiness, self.instance.reason or "")
+        self._load = Load()
+        self._ticked: float | None = None
+        self._idle: list[Future[None]] = []
+        self._untold: list[tuple[int, Future[None]]] = []
+        self._said: tuple[tuple[Readiness, str], ModelInstance] | None = None
+
+    @classmethod
+    def of(
+        cls, instance: ModelInstance, interval_secs: float, how: HowToAnnounce
+    ) -> Life:
+        """A new life: a new incarnation unless one was given, starting unless said otherwise."""
+        update: dict[str, object] = {}
+        if instance.incarnation is None:
+            update["incarnation"] = new_incarnation()
+        if "readiness" not in instance.model_fields_set:
+            update["readiness"] = Readiness.STARTING
+        return cls(
+            instance.model_copy(update=update),
+            interval_secs,
+            LifeOptions(**how),
+            renameable="incarnation" in update,
+        )
+
+    @property
+    def wanted(self) -> tuple[Readiness, str]:
+        """The readiness and reason that the worker itself asked for."""
+        return self._wanted
+
+    def want(self, readiness: Readiness, reason: str) -> Future[None]:
+        """Set the readiness; the future is done when the registry knows."""
+        future: Future[None] = Future()
+        with self._lock:
+            self._wanted = (readiness, reason)
+            self._progressed = time.monotonic()
+            self.version += 1
+            self._untold.append((self.version, future))
+        return future
+
+    def tell_done(self, said: tuple[Readiness, str], version: int) -> None:
+        """The registry knows what was said as of a version."""
+        self.told = said
+        with self._lock:
+            done = [future for at, future in self._untold if at <= version]
+            self._untold = [item for item in self._untold if item[0] > version]
+        for future in done:
+            future.set_result(None)
+
+    def end(self, error: RegistryError | None) -> None:
+        """Nothing more will be said: those who wait are told."""
+        with self._lock:
+            untold, self._untold = self._untold, []
+        for future in [*(future for _, future in untold), self.registered]:
+            if future.done():
+                continue
+            if error is None:
+                future.cancel()
+            else:
+                future.set_exception(error)
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def progress(self) -> None:
+        """Show that work gets done."""
+        self._progressed = time.monotonic()
+
+    def tick(self) -> None:
+        """Show that the event loop runs."""
+        self._ticked = time.monotonic()
+
+    def report(self, load: Load) -> None:
+        """Replace what is said of the work; another number in flight counts as progress."""
+        with self._lock:
+            if load.in_flight != self._load.in_flight:
+                self._progressed = time.monotonic()
+            self._load = load
+            waiting, self._idle = (
+                (self._idle, []) if not load.in_flight else ([], self._idle)
+            )
+        for future in waiting:
+            future.set_result(None)
+
+    def idle(self) -> Future[None]:
+        """Done when nothing is in flight any more."""
+        future: Future[None] = Future()
+        with self._lock:
+            if self._load.in_flight:
+                self._idle.append(future)
+                return future
+        future.set_result(None)
+        return future
+
+    def judged(self, now: float) -> tuple[Readiness, str]:
+        """Readiness and reason to tell: the worker's word, unless the evidence is against it."""
+        readiness, reason = self._wanted
+        budget, patience = (
+            self.options.startup_budget_secs,
+            self.options.progress_timeout_secs,
+        )
+        if (
+            readiness is Readiness.STARTING
+            and budget is not None
+            and now - self._began > budget
+        ):
+            return Readiness.FAILED, f"not ready within {budget:g} s"
+        if readiness is Readiness.READY and patience is not None:
+            stuck = now - self._progressed
+            if self._load.in_flight and stuck > patience:
+                return Readiness.WEDGED, (
+                    f"{self._load.in_flight} in flight, no progress for over {patience:g} s"
+                )
+        return readiness, reason
+
+    def news(self, now: float) -> bool:
+        """Whether the registry doesn't know yet what is to be said."""
+        return self.judged(now) != self.told or bool(self._untold)
+
+    def next_judgement(self, now: float) -> float:
+        """When the evidence may turn against its word, by the monotonic clock."""
+        moments = [float("inf")]
+        if (budget := self.options.startup_budget_secs) is not None:
+            moments.append(self._began + budget)
+        if (patience := self.options.progress_timeout_secs) is not None:
+            moments.append(self._progressed + patience)
+        return min((at for at in moments if at > now), default=float("inf"))
+
+    def evidence(self, now: float) -> Load:
+        """The report to send with a heartbeat."""
+        load = self._load
+        more: dict[str, float] = {}
+        if self._ticked is not None:
+            period = self.interval_secs / LAG_TICKS
+            more["loop_lag_secs"] = round(max(now - self._ticked - period, 0.0), 3)
+        if load.in_flight is not None:
+            more["progress_secs"] = round(now - self._progressed, 3)
+        return load.model_copy(update=more) if more else load
+
+    def saying(self, said: tuple[Readiness, str]) -> ModelInstance:
+        """The instance as it is to be registered with that readiness and reason."""
+        if self._said is None or self._said[0] != said:
+            readiness, reason = said
+            update = {"readiness": readiness, "reason": reason or None}
+            self._said = said, self.instance.model_copy(update=update)
+        return self._said[1]
+
+    def rename_after(self, other: str | None) -> bool:
+        """Take a name greater than another life's; ``False``: that one is not of our making."""
+        if not self.renameable or other is None:
+            return False
+        name = incarnation_after(other)
+        if name is None:
+            return False
+        self.instance = self.instance.model_copy(update={"incarnation": name})
+        self._said = None
+        return True
+
+    def leave(self, within_secs: float) -> None:
+        """Ask to be deregistered; while the registry is away, for so long."""
+        self.leave_by = time.monotonic() + within_secs
+        self.leaving = True

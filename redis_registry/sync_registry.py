@@ -1,0 +1,147 @@
+"""The front door for threads: the same operations, blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from redis_registry.core.inputs import (
+    actor,
+    check_beats,
+    checked,
+    interval_of,
+    readable,
+)
+from redis_registry.model import Load, ModelInstance, Readiness
+from redis_registry.roles.announcing import SyncAnnouncement
+from redis_registry.roles.heartbeater import Heartbeater
+from redis_registry.roles.life import HowToAnnounce, Life
+from redis_registry.selection import pick
+from redis_registry.settings import RegistrySettings
+from redis_registry.store.executor import SyncExecutor
+from redis_registry.store.operations import UNKNOWN, Beat, Operations, superseded
+from redis_registry.store.replies import Status
+from redis_registry.telemetry import DEAF, Telemetry
+
+__all__ = ["SyncModelRegistry"]
+
+
+class SyncModelRegistry:
+    """The registry for threads: the same operations, blocking; no checker.
+
+    Args:
+        settings: How it behaves; without it, from ``options`` and ``REDIS_REGISTRY_*``.
+        telemetry: An observer of counts and durations.
+        **options: Fields of :class:`~redis_registry.settings.RegistrySettings`.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: RegistrySettings | None = None,
+        telemetry: Telemetry = DEAF,
+        **options: Any,
+    ) -> None:
+        self.settings = settings or RegistrySettings.of(**options)
+        self.name = actor("sync")
+        self._operations = Operations(self.settings, actor=self.name)
+        self._executor = SyncExecutor(self.settings, telemetry=telemetry)
+        self._heartbeater = Heartbeater(
+            Operations(self.settings, actor=self.name), self._executor
+        )
+
+    @classmethod
+    def from_url(cls, url: str, *, telemetry: Telemetry = DEAF, **options: Any) -> Self:
+        """Build one that connects to ``url``; see :meth:`RedisModelRegistry.from_url`."""
+        return cls(telemetry=telemetry, url=url, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop speaking for announced instances, and close the connections."""
+        self._heartbeater.stop()
+        self._executor.close()
+
+    def register_instance(self, instance: ModelInstance) -> bool:
+        """As :meth:`RedisModelRegistry.register_instance`."""
+        self._executor.run(self._operations.register(checked(instance)))
+        return True
+
+    def deregister_instance(self, instance: ModelInstance) -> bool:
+        """As :meth:`RedisModelRegistry.deregister_instance`."""
+        checked(instance)
+        remove = bool(instance.remove_from_registry)
+        self._executor.run(self._operations.deregister(instance, remove=remove))
+        return True
+
+    def send_heartbeat(self, instance: ModelInstance) -> bool:
+        """As :meth:`RedisModelRegistry.send_heartbeat`, without gathering."""
+        (beat,) = self.send_heartbeats([checked(instance)])
+        if beat is Beat.SUPERSEDED:
+            raise superseded(instance)
+        return True
+
+    def send_heartbeats(
+        self, instances: Sequence[ModelInstance], loads: Sequence[Load] = ()
+    ) -> list[Beat]:
+        """As :meth:`RedisModelRegistry.send_heartbeats`."""
+        check_beats(instances, loads)
+        return self._executor.run(self._operations.heartbeats(instances, loads))
+
+    def set_readiness(
+        self, instance: ModelInstance, readiness: Readiness, reason: str = ""
+    ) -> bool:
+        """As :meth:`RedisModelRegistry.set_readiness`."""
+        operation = self._operations.ready(checked(instance), readiness, reason)
+        return self._executor.run(operation) != UNKNOWN
+
+    def get_all_instances(
+        self, model_name: str, healthy_only: bool = False
+    ) -> list[ModelInstance]:
+        """As :meth:`RedisModelRegistry.get_all_instances`."""
+        name = readable(model_name)
+        if name is None:
+            return []
+        return self._executor.run(
+            self._operations.read(name, healthy_only=healthy_only)
+        )
+
+    def get_all_model_instances(
+        self, healthy_only: bool = False
+    ) -> list[ModelInstance]:
+        """As :meth:`RedisModelRegistry.get_all_model_instances`."""
+        return self._executor.run(
+            self._operations.read(None, healthy_only=healthy_only)
+        )
+
+    def select_one_health_instance(self, model_name: str) -> ModelInstance | None:
+        """As :meth:`RedisModelRegistry.select_one_health_instance`."""
+        name = readable(model_name)
+        if name is None:
+            return None
+        chosen = pick(self._executor.run(self._operations.sample(name)))
+        return chosen or pick(self.get_all_instances(name, healthy_only=True))
+
+    def announce(
+        self, instance: ModelInstance, **how: Unpack[HowToAnnounce]
+    ) -> SyncAnnouncement:
+        """As :meth:`RedisModelRegistry.announce`."""
+        life = Life.of(
+            checked(instance), interval_of(self.settings, instance, how), how
+        )
+        patience = self.settings.operation_timeout_secs
+        return SyncAnnouncement(life, self._heartbeater, patience_secs=patience)
+
+    def status(self) -> list[Status]:
+        """As :meth:`RedisModelRegistry.status`."""
+        return self._executor.run(self._operations.status())

@@ -1,0 +1,1 @@
+"""Workers: announced, kept alive, drained."""
