@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from redis_registry import errors
+from redis_registry.core.address import own_address
 from redis_registry.core.events import Event, Kind
 from redis_registry.errors import (
     AccessDenied,
@@ -73,4 +74,5 @@ __all__ = [
     "Telemetry",
     "errors",
     "new_incarnation",
+    "own_address",
 ]

@@ -13,15 +13,14 @@ from redis_registry.core.inputs import (
     actor,
     check_beats,
     checked,
-    interval_of,
     readable,
 )
 from redis_registry.errors import ConfigurationError
 from redis_registry.model import Load, ModelInstance, Readiness
-from redis_registry.roles.announcing import Announcement
+from redis_registry.roles.announcing import Announcement, new_life
 from redis_registry.roles.checker import Checker, CheckerStatus
 from redis_registry.roles.heartbeater import Heartbeater
-from redis_registry.roles.life import HowToAnnounce, Life
+from redis_registry.roles.life import HowToAnnounce
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import AsyncExecutor, SyncExecutor
@@ -90,6 +89,7 @@ class RedisModelRegistry:
             if run_checker
             else None
         )
+        self._url = None if client is not None else self.settings.url
         self._heartbeater = Heartbeater(
             Operations(self.settings, actor=self.name), self._sync_executor
         )
@@ -325,11 +325,10 @@ class RedisModelRegistry:
             **how: Fields of :class:`~redis_registry.roles.life.LifeOptions`.
 
         Raises:
-            InvalidInstance: Not an instance, or an interval that can't keep it alive.
+            InvalidInstance: Not an instance, an interval that can't keep it alive, or an address
+                that others can't reach.
         """
-        life = Life.of(
-            checked(instance), interval_of(self.settings, instance, how), how
-        )
+        life = new_life(self.settings, instance, how, url=self._url)
         patience = self.settings.operation_timeout_secs
         return Announcement(life, self._heartbeater, patience_secs=patience)
 

@@ -10,13 +10,12 @@ from redis_registry.core.inputs import (
     actor,
     check_beats,
     checked,
-    interval_of,
     readable,
 )
 from redis_registry.model import Load, ModelInstance, Readiness
-from redis_registry.roles.announcing import SyncAnnouncement
+from redis_registry.roles.announcing import SyncAnnouncement, new_life
 from redis_registry.roles.heartbeater import Heartbeater
-from redis_registry.roles.life import HowToAnnounce, Life
+from redis_registry.roles.life import HowToAnnounce
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import SyncExecutor
@@ -136,9 +135,7 @@ class SyncModelRegistry:
         self, instance: ModelInstance, **how: Unpack[HowToAnnounce]
     ) -> SyncAnnouncement:
         """As :meth:`RedisModelRegistry.announce`."""
-        life = Life.of(
-            checked(instance), interval_of(self.settings, instance, how), how
-        )
+        life = new_life(self.settings, instance, how, url=self.settings.url)
         patience = self.settings.operation_timeout_secs
         return SyncAnnouncement(life, self._heartbeater, patience_secs=patience)
 

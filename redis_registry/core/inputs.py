@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from redis_registry.errors import InvalidInstance
 from redis_registry.model import MAX_MODEL_NAME, Load, ModelInstance
-from redis_registry.settings import RegistrySettings
 
-__all__ = ["actor", "check_beats", "checked", "interval_of", "readable"]
+__all__ = ["actor", "check_beats", "checked", "readable"]
 
 
 def checked(instance: object) -> ModelInstance:
@@ -37,26 +36,6 @@ def check_beats(instances: Sequence[object], loads: Sequence[Load]) -> None:
     if loads and len(loads) != len(instances):
         msg = f"loads: give one for each of the {len(instances)} instances, not {len(loads)}"
         raise InvalidInstance(msg)
-
-
-def interval_of(
-    settings: RegistrySettings, instance: ModelInstance, how: Mapping[str, object]
-) -> float:
-    """From one heartbeat to the next: as asked for, else a third of the timeout.
-
-    Raises:
-        InvalidInstance: It is not above 0 and at most half of the timeout.
-    """
-    timeout = instance.heartbeat_timeout_secs or settings.heartbeat_timeout_secs
-    given = how.get("interval_secs")
-    interval = timeout / 3 if given is None else given
-    if not isinstance(interval, (int, float)) or not 0 < interval <= timeout / 2:
-        msg = (
-            f"interval_secs: {interval} can't keep an instance alive whose timeout is "
-            f"{timeout:g} s: take at most half of it"
-        )
-        raise InvalidInstance(msg)
-    return float(interval)
 
 
 def readable(model_name: object) -> str | None:

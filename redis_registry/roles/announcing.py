@@ -10,15 +10,64 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-from redis_registry.errors import Superseded
+from redis_registry.core.address import check_address
+from redis_registry.core.inputs import checked
+from redis_registry.errors import InvalidInstance, Superseded
 from redis_registry.model import Load, ModelInstance, Readiness
 from redis_registry.roles.heartbeater import Heartbeater
-from redis_registry.roles.life import LAG_TICKS, Life
+from redis_registry.roles.life import LAG_TICKS, HowToAnnounce, Life
+from redis_registry.settings import RegistrySettings
 from redis_registry.store.operations import superseded
 
-__all__ = ["Announcement", "SyncAnnouncement"]
+__all__ = ["Announcement", "SyncAnnouncement", "new_life"]
 
 _log = logging.getLogger(__name__)
+
+
+def new_life(
+    settings: RegistrySettings,
+    instance: object,
+    how: HowToAnnounce,
+    *,
+    url: str | None,
+) -> Life:
+    """A new life of an instance, to be announced.
+
+    Args:
+        settings: The registry's.
+        instance: Who it is.
+        how: How it is announced.
+        url: Where the registry is; ``None``: unknown.
+
+    Raises:
+        InvalidInstance: Not an instance, an interval that can't keep it alive, or an address
+            that others can't reach.
+    """
+    given = checked(instance)
+    life = Life.of(given, _interval_of(settings, given, how), how)
+    if not life.options.any_address:
+        check_address(given, url)
+    return life
+
+
+def _interval_of(
+    settings: RegistrySettings, instance: ModelInstance, how: HowToAnnounce
+) -> float:
+    """From one heartbeat to the next: as asked for, else a third of the timeout.
+
+    Raises:
+        InvalidInstance: It is not above 0 and at most half of the timeout.
+    """
+    timeout = instance.heartbeat_timeout_secs or settings.heartbeat_timeout_secs
+    given = how.get("interval_secs")
+    interval = timeout / 3 if given is None else given
+    if not 0 < interval <= timeout / 2:
+        msg = (
+            f"interval_secs: {interval} can't keep an instance alive whose timeout is "
+            f"{timeout:g} s: take at most half of it"
+        )
+        raise InvalidInstance(msg)
+    return interval
 
 
 class _Announced:

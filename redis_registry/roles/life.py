@@ -32,6 +32,7 @@ class HowToAnnounce(TypedDict, total=False):
     progress_timeout_secs: float | None
     drain_timeout_secs: float
     on_superseded: Callable[[ModelInstance], object] | None
+    any_address: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class LifeOptions:
             wedged, until it goes on; ``None``: never.
         drain_timeout_secs: How long leaving waits for work in flight.
         on_superseded: Called, in the sender's thread, when a newer life lives at the address.
+        any_address: Don't refuse an address that others can't reach.
     """
 
     interval_secs: float | None = None
@@ -53,6 +55,7 @@ class LifeOptions:
     progress_timeout_secs: float | None = None
     drain_timeout_secs: float = 30.0
     on_superseded: Callable[[ModelInstance], object] | None = None
+    any_address: bool = False
 
 
 @dataclass(eq=False)

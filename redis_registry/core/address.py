@@ -1,0 +1,90 @@
+"""Addresses that others can reach: found, and checked before they are announced."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from redis_registry.errors import InvalidInstance
+from redis_registry.model import ModelInstance
+
+__all__ = ["check_address", "own_address"]
+
+_SOMEWHERE = "192.0.2.1"  # RFC 5737: an address of nobody; nothing is sent to it
+
+
+def own_address(towards: str = _SOMEWHERE) -> str:
+    """The address from which this host speaks to another one: what others can reach it by.
+
+    It asks the kernel's routing table and sends nothing.
+
+    Args:
+        towards: A host name or address, or a URL such as the registry's.
+
+    Returns:
+        An address as text; ``127.0.0.1`` where there is no way out.
+    """
+    host = _host_of(towards) or _SOMEWHERE
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host, 9, type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(place)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"
+
+
+def check_address(instance: ModelInstance, registry_url: str | None) -> None:
+    """Refuse an address that others can't reach.
+
+    Args:
+        instance: Who is to be announced.
+        registry_url: Where the registry is; ``None``: unknown. Where that is another host, the
+            workers' clients are elsewhere too, and a loopback address leads them to themselves.
+
+    Raises:
+        InvalidInstance: Its host means every address, or only this machine; the message says
+            which one others can reach.
+    """
+    host = instance.host
+    if _is(host, "is_unspecified"):
+        meaning = "is what a server binds to, not where others reach it"
+    elif registry_url and _is_loopback(host) and not _local(registry_url):
+        meaning = (
+            "leads everybody to their own machine, and the registry is on another one"
+        )
+    else:
+        return
+    msg = (
+        f"host: {instance.identity}: {host} {meaning}: announce "
+        f"{own_address(registry_url or _SOMEWHERE)}, or say any_address=True if you mean it"
+    )
+    raise InvalidInstance(msg)
+
+
+def _host_of(place: str) -> str | None:
+    return urlsplit(place).hostname if "://" in place else place
+
+
+def _is(host: str, quality: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool(getattr(mapped or address, quality))
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.lower().rstrip(".")
+    return (
+        _is(host, "is_loopback") or name == "localhost" or name.endswith(".localhost")
+    )
+
+
+def _local(url: str) -> bool:
+    host = _host_of(url)
+    return host is None or _is_loopback(host)
