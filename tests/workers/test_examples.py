@@ -1,4 +1,4 @@
-"""The examples of workers do what they say, as processes of their own."""
+"""Workers as processes of their own: the examples do what they say, and a killed one is dead."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from redis_registry import Kind
+from redis_registry import Kind, RedisModelRegistry
 from tests.conftest import Server
+from tests.helpers import until
 
 
 @pytest.mark.parametrize("name", ["announce", "announce_sync"])
@@ -23,3 +24,54 @@ async def test_a_worker_in_ten_lines(server: Server, name: str) -> None:
     assert (process.returncode, complaints) == (0, b"")
     told = [event.kind for event in server.store.events() if event.instance]
     assert told == [Kind.REGISTERED, Kind.READY, Kind.DRAINING, Kind.DEREGISTERED]
+
+
+FOR_EVER = """
+import asyncio, sys
+from redis_registry import ModelInstance, RedisModelRegistry
+
+async def main():
+    instance = ModelInstance(model_name="glm@llm", host="10.0.0.1", port=8001)
+    registry = RedisModelRegistry.from_url(
+        sys.argv[1], run_checker=False, heartbeat_timeout_secs=0.6
+    )
+    async with registry, registry.announce(instance) as announced:
+        await announced.ready()
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_worker_is_dead_to_readers_at_its_timeout(
+    server: Server, no_tasks_left: None
+) -> None:
+    """kill -9: no thread, no child process, nothing goes on beating for it."""
+    timeout = 0.6
+    async with RedisModelRegistry.from_url(
+        server.url, run_checker=False, heartbeat_timeout_secs=timeout
+    ) as reader:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", FOR_EVER, server.url)
+        )
+
+        async def ready() -> bool:
+            return bool(await reader.select_one_health_instance("glm@llm"))
+
+        await until(ready, "it is ready", within_secs=20)
+        await asyncio.sleep(2 * timeout)
+        assert await ready(), "kept alive"
+        process.kill()
+        await process.wait()
+        (last,) = await reader.get_all_instances("glm@llm")
+
+        async def dead() -> bool:
+            return not await ready()
+
+        await until(dead, "it is dead", within_secs=2)
+        (found,) = await reader.get_all_instances("glm@llm")
+        (status,) = await reader.status()
+        assert last.last_heartbeat == found.last_heartbeat
+        assert found.last_heartbeat
+        silent_secs = (status.now - found.last_heartbeat).total_seconds()
+        assert timeout <= silent_secs < timeout + 0.1
