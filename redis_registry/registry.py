@@ -19,8 +19,8 @@ from redis_registry.errors import ConfigurationError
 from redis_registry.model import Load, ModelInstance, Readiness
 from redis_registry.roles.announcing import Announcement, new_life
 from redis_registry.roles.checker import Checker, CheckerStatus
-from redis_registry.roles.heartbeater import Heartbeater
 from redis_registry.roles.life import HowToAnnounce
+from redis_registry.roles.senders import Senders
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import AsyncExecutor, SyncExecutor
@@ -90,9 +90,7 @@ class RedisModelRegistry:
             else None
         )
         self._url = None if client is not None else self.settings.url
-        self._heartbeater = Heartbeater(
-            Operations(self.settings, actor=self.name), self._sync_executor
-        )
+        self._senders = Senders(self.settings, self._sync_executor, actor=self.name)
         self._coalescer: Coalescer | None = None
         self._binding = threading.Lock()
 
@@ -142,8 +140,8 @@ class RedisModelRegistry:
                 await coalescer.aclose()
         if self._checker is not None:
             await self._checker.aclose()
-        if self._heartbeater.alive:
-            await asyncio.to_thread(self._heartbeater.stop)
+        if self._senders.alive:
+            await asyncio.to_thread(self._senders.stop)
         await self._executor.aclose()
         self._sync_executor.close()
 
@@ -328,9 +326,10 @@ class RedisModelRegistry:
             InvalidInstance: Not an instance, an interval that can't keep it alive, or an address
                 that others can't reach.
         """
-        life = new_life(self.settings, instance, how, url=self._url)
+        url = self._url
+        life = new_life(self.settings, instance, how, url=url)
         patience = self.settings.operation_timeout_secs
-        return Announcement(life, self._heartbeater, patience_secs=patience)
+        return Announcement(life, self._senders.of(life, url), patience_secs=patience)
 
     def sync_get_all_instances(
         self, model_name: str, healthy_only: bool = False

@@ -14,8 +14,8 @@ from redis_registry.core.inputs import (
 )
 from redis_registry.model import Load, ModelInstance, Readiness
 from redis_registry.roles.announcing import SyncAnnouncement, new_life
-from redis_registry.roles.heartbeater import Heartbeater
 from redis_registry.roles.life import HowToAnnounce
+from redis_registry.roles.senders import Senders
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import SyncExecutor
@@ -46,9 +46,7 @@ class SyncModelRegistry:
         self.name = actor("sync")
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
-        self._heartbeater = Heartbeater(
-            Operations(self.settings, actor=self.name), self._executor
-        )
+        self._senders = Senders(self.settings, self._executor, actor=self.name)
 
     @classmethod
     def from_url(cls, url: str, *, telemetry: Telemetry = DEAF, **options: Any) -> Self:
@@ -68,7 +66,7 @@ class SyncModelRegistry:
 
     def close(self) -> None:
         """Stop speaking for announced instances, and close the connections."""
-        self._heartbeater.stop()
+        self._senders.stop()
         self._executor.close()
 
     def register_instance(self, instance: ModelInstance) -> bool:
@@ -135,9 +133,12 @@ class SyncModelRegistry:
         self, instance: ModelInstance, **how: Unpack[HowToAnnounce]
     ) -> SyncAnnouncement:
         """As :meth:`RedisModelRegistry.announce`."""
-        life = new_life(self.settings, instance, how, url=self.settings.url)
+        url = self.settings.url
+        life = new_life(self.settings, instance, how, url=url)
         patience = self.settings.operation_timeout_secs
-        return SyncAnnouncement(life, self._heartbeater, patience_secs=patience)
+        return SyncAnnouncement(
+            life, self._senders.of(life, url), patience_secs=patience
+        )
 
     def status(self) -> list[Status]:
         """As :meth:`RedisModelRegistry.status`."""

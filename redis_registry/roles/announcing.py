@@ -14,8 +14,8 @@ from redis_registry.core.address import check_address
 from redis_registry.core.inputs import checked
 from redis_registry.errors import InvalidInstance, Superseded
 from redis_registry.model import Load, ModelInstance, Readiness
-from redis_registry.roles.heartbeater import Heartbeater
 from redis_registry.roles.life import LAG_TICKS, HowToAnnounce, Life
+from redis_registry.roles.senders import Sender
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.operations import superseded
 
@@ -75,15 +75,13 @@ class _Announced:
 
     Args:
         life: The new life.
-        heartbeater: Who speaks for it.
+        sender: Who speaks for it.
         patience_secs: How long to wait for an answer before the sender goes on alone.
     """
 
-    def __init__(
-        self, life: Life, heartbeater: Heartbeater, *, patience_secs: float
-    ) -> None:
+    def __init__(self, life: Life, sender: Sender, *, patience_secs: float) -> None:
         self._life = life
-        self._heartbeater = heartbeater
+        self._sender = sender
         self._patience = patience_secs
 
     @property
@@ -124,7 +122,7 @@ class _Announced:
         self._life.report(
             Load(in_flight=in_flight, queued=queued, capacity=capacity, numbers=numbers)
         )
-        self._heartbeater.wake_if_news(self._life)
+        self._sender.wake_if_news(self._life)
 
     def progress(self) -> None:
         """Show that work gets done, where the number in flight doesn't."""
@@ -134,12 +132,12 @@ class _Announced:
         if self._life.superseded:
             raise superseded(self._life.instance)
         said = self._life.want(readiness, reason)
-        self._heartbeater.wake()
+        self._sender.wake()
         return said
 
     def _leave(self) -> Future[None]:
         self._life.leave(self._patience)
-        self._heartbeater.wake()
+        self._sender.wake()
         return self._life.gone
 
     def _drain_secs(self, given: float | None) -> float:
@@ -161,7 +159,7 @@ class Announcement(_Announced):
     """An announced instance, for event loops."""
 
     async def __aenter__(self) -> Self:
-        self._heartbeater.add(self._life)
+        self._sender.add(self._life)
         try:
             await self._wait(self._life.registered, self._patience)
         except BaseException:
@@ -240,7 +238,7 @@ class SyncAnnouncement(_Announced):
     """An announced instance, for threads."""
 
     def __enter__(self) -> Self:
-        self._heartbeater.add(self._life)
+        self._sender.add(self._life)
         try:
             self._wait(self._life.registered, self._patience)
         except BaseException:

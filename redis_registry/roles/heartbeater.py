@@ -29,7 +29,7 @@ from redis_registry.store.operations import (
     superseded,
 )
 
-__all__ = ["Heartbeater"]
+__all__ = ["Heartbeater", "tell_superseded"]
 
 T = TypeVar("T")
 
@@ -244,12 +244,7 @@ class Heartbeater:
             extra={"instance": str(life.instance.identity), "why": str(error)},
         )
         self._finish(life, error)
-        tell = life.options.on_superseded
-        if tell is not None:
-            try:
-                tell(life.instance)
-            except Exception:  # noqa: BLE001  the caller's code
-                _log.exception("on_superseded failed")
+        tell_superseded(life)
 
     def _finish(self, life: Life, error: RegistryError | None) -> None:
         """Speak no more for a life."""
@@ -261,3 +256,13 @@ class Heartbeater:
     def _ask(self, operation: Operation[T]) -> T:
         """One attempt: pauses between attempts are this module's business."""
         return self._executor.run(operation, deadline_secs=0.0)
+
+
+def tell_superseded(life: Life) -> None:
+    """Call whom the worker wanted to be called."""
+    tell = life.options.on_superseded
+    if tell is not None:
+        try:
+            tell(life.instance)
+        except Exception:  # noqa: BLE001  the caller's code
+            _log.exception("on_superseded failed")

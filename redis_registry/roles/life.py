@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, Literal, TypedDict
 
 from redis_registry.errors import RegistryError
 from redis_registry.model import (
@@ -33,6 +33,7 @@ class HowToAnnounce(TypedDict, total=False):
     drain_timeout_secs: float
     on_superseded: Callable[[ModelInstance], object] | None
     any_address: bool
+    sender: Literal["thread", "process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class LifeOptions:
         drain_timeout_secs: How long leaving waits for work in flight.
         on_superseded: Called, in the sender's thread, when a newer life lives at the address.
         any_address: Don't refuse an address that others can't reach.
+        sender: Who beats: a thread, or a child process, for work that holds the GIL for long.
     """
 
     interval_secs: float | None = None
@@ -56,6 +58,7 @@ class LifeOptions:
     drain_timeout_secs: float = 30.0
     on_superseded: Callable[[ModelInstance], object] | None = None
     any_address: bool = False
+    sender: Literal["thread", "process"] = "thread"
 
 
 @dataclass(eq=False)
@@ -76,6 +79,7 @@ class Life:
         renameable: Its incarnation was made here, so another one may be.
         superseded: A newer life lives at its address.
         version: Grows with each readiness that the worker asks for.
+        error: Why nothing more will be said, where that is not goodbye.
     """
 
     instance: ModelInstance
@@ -91,6 +95,7 @@ class Life:
     renameable: bool = False
     superseded: bool = False
     version: int = 0
+    error: RegistryError | None = None
 
     def __post_init__(self) -> None:
         now = time.monotonic()
@@ -120,6 +125,60 @@ class Life:
             renameable="incarnation" in update,
         )
 
+    def to_wire(self) -> dict[str, object]:
+        """All that another process needs to speak for it."""
+        return {
+            "instance": self.instance.model_dump(mode="json"),
+            "interval_secs": self.interval_secs,
+            "startup_budget_secs": self.options.startup_budget_secs,
+            "progress_timeout_secs": self.options.progress_timeout_secs,
+            "renameable": self.renameable and not self.registered.done(),
+            "began": self._began,
+        }
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> Life:
+        """The life that another process speaks for."""
+        options = LifeOptions(
+            startup_budget_secs=wire["startup_budget_secs"],
+            progress_timeout_secs=wire["progress_timeout_secs"],
+        )
+        life = cls(
+            ModelInstance.model_validate(wire["instance"]),
+            wire["interval_secs"],
+            options,
+            renameable=wire["renameable"],
+        )
+        life._began = wire["began"]  # one monotonic clock for all processes of a host
+        return life
+
+    def said_to_wire(self) -> dict[str, object]:
+        """What the worker has said up to now."""
+        with self._lock:
+            return {
+                "wanted": self._wanted,
+                "version": self.version,
+                "load": self._load.model_dump(mode="json"),
+                "progressed": self._progressed,
+                "ticked": self._ticked,
+                "leaving": self.leaving,
+                "leave_by": self.leave_by,
+            }
+
+    def take_wire(self, said: dict[str, Any]) -> Future[None] | None:
+        """Take over what the worker said; a future, as of :meth:`want`, if that has changed."""
+        asked: Future[None] | None = None
+        readiness, reason = said["wanted"]
+        if said["version"] > self.version:
+            self.version = said["version"] - 1
+            asked = self.want(Readiness(readiness), reason)
+        elif not self.version:
+            self._wanted = (Readiness(readiness), reason)
+        self._load = Load.model_validate(said["load"])
+        self._progressed, self._ticked = said["progressed"], said["ticked"]
+        self.leave_by, self.leaving = said["leave_by"], said["leaving"]
+        return asked
+
     @property
     def wanted(self) -> tuple[Readiness, str]:
         """The readiness and reason that the worker itself asked for."""
@@ -148,6 +207,7 @@ class Life:
         """Nothing more will be said: those who wait are told."""
         with self._lock:
             untold, self._untold = self._untold, []
+            self.error = error
         for future in [*(future for _, future in untold), self.registered]:
             if future.done():
                 continue
