@@ -26,6 +26,7 @@ __all__ = [
     "MAX_EXTRA_BYTES",
     "MAX_HOST",
     "MAX_MODEL_NAME",
+    "MAX_REASON",
     "Health",
     "Identity",
     "Load",

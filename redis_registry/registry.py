@@ -325,7 +325,9 @@ class RedisModelRegistry:
         Raises:
             InvalidInstance: Not an instance, an interval that can't keep it alive, or an address
                 that others can't reach.
+            RegistryClosed: The registry was closed.
         """
+        self._executor.check_open()
         url = self._url
         life = new_life(self.settings, instance, how, url=url)
         patience = self.settings.operation_timeout_secs

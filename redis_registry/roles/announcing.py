@@ -5,21 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from concurrent import futures
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
+
+from pydantic import ValidationError
 
 from redis_registry.core.address import check_address
 from redis_registry.core.inputs import checked
-from redis_registry.errors import InvalidInstance, Superseded
-from redis_registry.model import Load, ModelInstance, Readiness
+from redis_registry.errors import InvalidInstance, RegistryClosed, Superseded
+from redis_registry.model import (
+    MAX_REASON,
+    Load,
+    ModelInstance,
+    Readiness,
+    explain_invalid,
+)
 from redis_registry.roles.life import LAG_TICKS, HowToAnnounce, Life
 from redis_registry.roles.senders import Sender
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.operations import superseded
 
 __all__ = ["Announcement", "SyncAnnouncement", "new_life"]
+
+AWAY_SECS = 0.5
+"""How long a goodbye is tried when the registry was away already; silence says the same."""
+
+GRACE_SECS = 3.0
+"""Beyond its patience: an attempt that is under way ends by itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +59,7 @@ def new_life(
             that others can't reach.
     """
     given = checked(instance)
+    _check_times(how)
     life = Life.of(given, _interval_of(settings, given, how), how)
     if not life.options.any_address:
         check_address(given, url)
@@ -68,6 +84,25 @@ def _interval_of(
         )
         raise InvalidInstance(msg)
     return interval
+
+
+def _check_times(how: HowToAnnounce) -> None:
+    for name, value in how.items():
+        if not name.endswith("_secs") or value is None:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= cast("float", value) < math.inf:
+            msg = f"{name}: must be a number of seconds, got {value!r:.60}"
+            raise InvalidInstance(msg)
+    if how.get("sender", "thread") not in ("thread", "process"):
+        msg = f"sender: 'thread' or 'process', not {how.get('sender')!r:.60}"
+        raise InvalidInstance(msg)
+
+
+def _plain(reason: object) -> str:
+    """A reason as text that can be stored; an exception's own words if it is one."""
+    text = str(reason)[:MAX_REASON]
+    return text.encode(errors="backslashreplace").decode()[:MAX_REASON]
 
 
 class _Announced:
@@ -117,11 +152,15 @@ class _Announced:
             **numbers: Anything else, by name.
 
         Raises:
-            pydantic.ValidationError: A number is negative or not finite.
+            InvalidInstance: A number is negative or not finite.
         """
-        self._life.report(
-            Load(in_flight=in_flight, queued=queued, capacity=capacity, numbers=numbers)
-        )
+        try:
+            load = Load(
+                in_flight=in_flight, queued=queued, capacity=capacity, numbers=numbers
+            )
+        except ValidationError as error:
+            raise InvalidInstance(explain_invalid(error)) from error
+        self._life.report(load)
         self._sender.wake_if_news(self._life)
 
     def progress(self) -> None:
@@ -129,16 +168,26 @@ class _Announced:
         self._life.progress()
 
     def _say(self, readiness: Readiness, reason: str) -> Future[None]:
+        if not self._life.begun:
+            msg = "not announced yet: use it as a context manager, (async) with"
+            raise RegistryClosed(msg)
         if self._life.superseded:
             raise superseded(self._life.instance)
-        said = self._life.want(readiness, reason)
+        said = self._life.want(readiness, _plain(reason))
         self._sender.wake()
         return said
 
-    def _leave(self) -> Future[None]:
-        self._life.leave(self._patience)
+    def _enter(self) -> Future[None]:
+        self._life.begin()
+        self._sender.add(self._life)
+        return self._life.registered
+
+    def _leave(self) -> tuple[Future[None], float]:
+        """Ask for the goodbye; when it is done, and how long to wait for it at most."""
+        away = self._life.failures > 0
+        self._life.leave(AWAY_SECS if away else self._patience)
         self._sender.wake()
-        return self._life.gone
+        return self._life.gone, self._patience + GRACE_SECS
 
     def _drain_secs(self, given: float | None) -> float:
         return self._life.options.drain_timeout_secs if given is None else given
@@ -159,9 +208,9 @@ class Announcement(_Announced):
     """An announced instance, for event loops."""
 
     async def __aenter__(self) -> Self:
-        self._sender.add(self._life)
+        registered = self._enter()
         try:
-            await self._wait(self._life.registered, self._patience)
+            await self._wait(registered, self._patience)
         except BaseException:
             self._leave()
             raise
@@ -177,14 +226,15 @@ class Announcement(_Announced):
     ) -> None:
         try:
             if kind is None:
-                with contextlib.suppress(Superseded):
-                    await self.drain()
+                with contextlib.suppress(Superseded, RegistryClosed):
+                    await self._wait(self._say(Readiness.DRAINING, ""), self._patience)
+                await self._until_idle(None)
         finally:
-            gone = self._leave()
+            gone, secs = self._leave()
             self._ticking.cancel()
             await asyncio.gather(self._ticking, return_exceptions=True)
             # Also when this task is being cancelled: the goodbye is worth its short wait.
-            await asyncio.shield(asyncio.wrap_future(gone))
+            await asyncio.wait([asyncio.wrap_future(gone)], timeout=secs)
 
     async def _tick(self) -> None:
         """Shows the sender that this loop runs."""
@@ -227,10 +277,11 @@ class Announcement(_Announced):
             Superseded: A newer life has taken the address.
         """
         await self._wait(self._say(Readiness.DRAINING, ""), self._patience)
-        secs = self._drain_secs(timeout_secs)
-        done, _ = await asyncio.wait(
-            [asyncio.wrap_future(self._life.idle())], timeout=secs
-        )
+        return await self._until_idle(timeout_secs)
+
+    async def _until_idle(self, timeout_secs: float | None) -> bool:
+        idle = asyncio.wrap_future(self._life.idle())
+        done, _ = await asyncio.wait([idle], timeout=self._drain_secs(timeout_secs))
         return bool(done)
 
 
@@ -238,9 +289,9 @@ class SyncAnnouncement(_Announced):
     """An announced instance, for threads."""
 
     def __enter__(self) -> Self:
-        self._sender.add(self._life)
+        registered = self._enter()
         try:
-            self._wait(self._life.registered, self._patience)
+            self._wait(registered, self._patience)
         except BaseException:
             self._leave()
             raise
@@ -254,10 +305,12 @@ class SyncAnnouncement(_Announced):
     ) -> None:
         try:
             if kind is None:
-                with contextlib.suppress(Superseded):
-                    self.drain()
+                with contextlib.suppress(Superseded, RegistryClosed):
+                    self._wait(self._say(Readiness.DRAINING, ""), self._patience)
+                self._until_idle(None)
         finally:
-            self._leave().result()
+            gone, secs = self._leave()
+            futures.wait([gone], timeout=secs)
 
     def _wait(self, future: Future[None], secs: float) -> bool:
         done, _ = futures.wait([future], timeout=secs)
@@ -274,5 +327,8 @@ class SyncAnnouncement(_Announced):
     def drain(self, timeout_secs: float | None = None) -> bool:
         """As :meth:`Announcement.drain`."""
         self._wait(self._say(Readiness.DRAINING, ""), self._patience)
+        return self._until_idle(timeout_secs)
+
+    def _until_idle(self, timeout_secs: float | None) -> bool:
         secs = self._drain_secs(timeout_secs)
         return bool(futures.wait([self._life.idle()], timeout=secs).done)

@@ -7,6 +7,7 @@ that are due travel in one call a partition, with the evidence they carry.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -19,6 +20,7 @@ from redis_registry.errors import (
     RegistryUnavailable,
     Superseded,
 )
+from redis_registry.model import ModelInstance
 from redis_registry.roles.life import Life
 from redis_registry.store.executor import SyncExecutor
 from redis_registry.store.operations import (
@@ -37,6 +39,7 @@ TOGETHER = 0.1
 """A beat due within this share of its interval goes along with one that is due now."""
 
 IDLE_SECS = 60.0
+FRESH_SECS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -56,9 +59,15 @@ class Heartbeater:
         self._changed = threading.Condition()
         self._woken = False
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
 
     def add(self, life: Life) -> None:
         """Begin to speak for a life; the thread starts with the first."""
+        if (
+            self._process != os.getpid()
+        ):  # forked: the thread, and its lives, are the parent's
+            self._process = os.getpid()
+            self._changed, self._lives, self._thread = threading.Condition(), [], None
         with self._changed:
             self._lives.append(life)
             if self._thread is None:
@@ -105,31 +114,36 @@ class Heartbeater:
                 self._woken = False
             try:
                 self._serve(lives)
+                pause = self._pause()
             except Exception:  # noqa: BLE001  promise S1
                 _log.exception("heartbeats failed, will go on")
-                time.sleep(random.uniform(0, 0.5))  # noqa: S311  not a secret
+                pause = random.uniform(0.1, 0.5)  # noqa: S311  not a secret
             with self._changed:
                 if not self._woken:
-                    self._changed.wait(self._pause())
+                    self._changed.wait(pause)
 
     def _pause(self) -> float:
         """Until the next beat or judgement, in seconds."""
         now = time.monotonic()
-        next_ = min(
-            (min(life.due, life.next_judgement(now)) for life in self._lives),
-            default=now,
-        )
+        with self._changed:
+            next_ = min(
+                (min(life.due, life.next_judgement(now)) for life in self._lives),
+                default=now,
+            )
         return min(max(next_ - now, 0.0), IDLE_SECS)
 
     def _serve(self, lives: Sequence[Life]) -> None:
         """One round: newcomers, goodbyes, news of readiness, and the beats that are due."""
         for life in lives:
+            now = time.monotonic()
+            # While the registry is away, each life has one attempt when it is due.
+            free = life.failures == 0 or life.due <= now
             if life.leaving:
                 self._try(life, self._leave)
             elif not life.registered.done():
-                if life.due <= time.monotonic():
+                if life.due <= now:
                     self._try(life, self._register)
-            elif life.news(time.monotonic()):
+            elif free and life.news(now):
                 self._try(life, self._tell)
         self._beat([life for life in self._lives if life.registered.done()])
 
@@ -146,16 +160,25 @@ class Heartbeater:
                 self._failed([life], error)
             else:
                 self._finish(life, error)
+        except Exception as error:  # noqa: BLE001  a bug, of this life alone
+            _log.exception(
+                "heartbeats of an instance failed, will try again",
+                extra={"instance": str(life.instance.identity)},
+            )
+            self._failed([life], RegistryError(str(error)))
 
     def _register(self, life: Life) -> None:
         version, said = life.version, life.judged(time.monotonic())
+        # Only a life that has just begun may find that its name is too small: the host's clock
+        # was put back. One that had to wait may really be the older one.
+        fresh = not life.attempted and life.age(time.monotonic()) < FRESH_SECS
+        life.attempted = True
         try:
-            self._ask(self._operations.register(life.saying(said)))
+            self._ask(self._operations.register(life.saying(said), version + 1))
         except Superseded as error:
-            # A clock that was put back names a new life as if it were older.
-            if life.told is not None or not life.rename_after(error.by):
+            if not (fresh and life.rename_after(error.by)):
                 raise
-            self._ask(self._operations.register(life.saying(said)))
+            self._ask(self._operations.register(life.saying(said), version + 1))
         life.tell_done(said, version)
         life.failures = 0
         interval = life.interval_secs
@@ -172,14 +195,16 @@ class Heartbeater:
     def _tell(self, life: Life) -> None:
         version, said = life.version, life.judged(time.monotonic())
         readiness, reason = said
-        known = self._ask(self._operations.ready(life.instance, readiness, reason))
+        known = self._ask(
+            self._operations.ready(life.instance, readiness, reason, version + 1)
+        )
         if known == UNKNOWN:
             self._register(life)
         else:
             life.tell_done(said, version)
 
     def _leave(self, life: Life) -> None:
-        if life.registered.done():
+        if life.attempted:
             try:
                 self._ask(self._operations.deregister(life.instance, remove=False))
             except RegistryUnavailable as error:
@@ -259,10 +284,20 @@ class Heartbeater:
 
 
 def tell_superseded(life: Life) -> None:
-    """Call whom the worker wanted to be called."""
+    """Call whom the worker wanted to be called, in a thread: it may block, or end blocks."""
     tell = life.options.on_superseded
     if tell is not None:
-        try:
-            tell(life.instance)
-        except Exception:  # noqa: BLE001  the caller's code
-            _log.exception("on_superseded failed")
+        threading.Thread(
+            target=_call, args=(tell, life.instance), name="on_superseded", daemon=True
+        ).start()
+
+
+def _call(tell: Callable[[ModelInstance], object], instance: ModelInstance) -> None:
+    try:
+        tell(instance)
+    except SystemExit:
+        _log.warning(
+            "on_superseded: sys.exit ends only its thread; os.kill(os.getpid(), SIGTERM) ends the worker"
+        )
+    except Exception:  # noqa: BLE001  the caller's code
+        _log.exception("on_superseded failed")

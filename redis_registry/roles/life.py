@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
-from redis_registry.errors import RegistryError
+from redis_registry.errors import RegistryClosed, RegistryError, Superseded
 from redis_registry.model import (
     Load,
     ModelInstance,
@@ -47,7 +47,7 @@ class LifeOptions:
         progress_timeout_secs: No progress for this long with work in flight: it is marked as
             wedged, until it goes on; ``None``: never.
         drain_timeout_secs: How long leaving waits for work in flight.
-        on_superseded: Called, in the sender's thread, when a newer life lives at the address.
+        on_superseded: Called, in a thread of its own, when a newer life lives at the address.
         any_address: Don't refuse an address that others can't reach.
         sender: Who beats: a thread, or a child process, for work that holds the GIL for long.
     """
@@ -80,6 +80,8 @@ class Life:
         superseded: A newer life lives at its address.
         version: Grows with each readiness that the worker asks for.
         error: Why nothing more will be said, where that is not goodbye.
+        begun: Its block was entered.
+        attempted: A registration was sent; whether it arrived, nobody may know.
     """
 
     instance: ModelInstance
@@ -96,6 +98,8 @@ class Life:
     superseded: bool = False
     version: int = 0
     error: RegistryError | None = None
+    begun: bool = False
+    attempted: bool = False
 
     def __post_init__(self) -> None:
         now = time.monotonic()
@@ -188,6 +192,9 @@ class Life:
         """Set the readiness; the future is done when the registry knows."""
         future: Future[None] = Future()
         with self._lock:
+            if self.gone.done():
+                future.set_exception(self.error or _over())
+                return future
             self._wanted = (readiness, reason)
             self._progressed = time.monotonic()
             self.version += 1
@@ -206,17 +213,36 @@ class Life:
     def end(self, error: RegistryError | None) -> None:
         """Nothing more will be said: those who wait are told."""
         with self._lock:
-            untold, self._untold = self._untold, []
+            if self.gone.done():
+                return
             self.error = error
-        for future in [*(future for _, future in untold), self.registered]:
-            if future.done():
-                continue
-            if error is None:
-                future.cancel()
-            else:
-                future.set_exception(error)
-        if not self.gone.done():
             self.gone.set_result(None)
+            waiting = [future for _, future in self._untold]
+            self._untold = []
+            # Who was superseded still has work in flight; for the others nobody waits.
+            idle = [] if isinstance(error, Superseded) else self._idle
+        if not self.registered.done():
+            waiting.append(self.registered)
+        for future in waiting:
+            future.set_exception(error or _over())
+        for future in idle:
+            future.set_result(None)
+
+    def begin(self) -> None:
+        """Its time runs from now on.
+
+        Raises:
+            RegistryClosed: It has begun before: each announcement is one life.
+        """
+        if self.begun:
+            msg = "this announcement was used before: call announce() again for a new life"
+            raise RegistryClosed(msg)
+        self.begun = True
+        self._began = self._progressed = time.monotonic()
+
+    def age(self, now: float) -> float:
+        """Seconds since it began."""
+        return now - self._began
 
     def progress(self) -> None:
         """Show that work gets done."""
@@ -316,3 +342,9 @@ class Life:
         """Ask to be deregistered; while the registry is away, for so long."""
         self.leave_by = time.monotonic() + within_secs
         self.leaving = True
+
+
+def _over() -> RegistryClosed:
+    return RegistryClosed(
+        "this announcement has ended: call announce() again for a new life"
+    )

@@ -259,6 +259,7 @@ class AsyncExecutor:
             whole = whole or classify(last) is Fault.NO_SCRIPT
             attempt += 1
             await asyncio.sleep(pause)
+            self.check_open()
 
     async def _attempt(
         self,

@@ -18,6 +18,8 @@ from redis.exceptions import InvalidResponse
 
 __all__ = ["PipelinedClient"]
 
+_CLOSED = "the registry was closed"
+
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -49,6 +51,10 @@ class _Link(asyncio.Protocol):
         """Send a command; the future gets its reply."""
         future: asyncio.Future[Any] = self._loop.create_future()
         packed = _pack(command)
+        if not self._waiting:
+            self._heard = (
+                self._loop.time()
+            )  # silence counts from the oldest question on
         self._waiting.append(future)
         self._transport.write(packed)
         return future
@@ -103,6 +109,7 @@ class PipelinedClient:
         self._patience = patience_secs
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
+        self._closed = False
 
     async def execute_command(self, *args: Any) -> Any:
         """Send one command and await its reply.
@@ -110,6 +117,8 @@ class PipelinedClient:
         Raises:
             redis.RedisError: As redis-py does.
         """
+        if self._closed:
+            raise Disconnected(_CLOSED)
         link = self._link
         if link is None or not link.open:
             link = await self._connect()
@@ -133,10 +142,13 @@ class PipelinedClient:
                     await connection.disconnect(nowait=True)
                     raise
                 self._link = _Link(connection, asyncio.get_running_loop())
+            if self._closed:
+                self._link.abort(_CLOSED)
             return self._link
 
     async def aclose(self) -> None:
         """Close the connection; calls under way fail."""
+        self._closed = True
         if self._link is not None:
-            self._link.abort("the registry was closed")
+            self._link.abort(_CLOSED)
             await self._link.ended

@@ -62,7 +62,7 @@ class Writers(Calls):
         self._beliefs: dict[_Key, _Belief] = {}
 
     def _register(
-        self, partition: int, instance: ModelInstance, mode: str
+        self, partition: int, instance: ModelInstance, mode: str, order: int = 0
     ) -> Call[tuple[int, str]]:
         identity = identity_text(instance.identity)
         model = escape(instance.model_name)
@@ -81,6 +81,7 @@ class Writers(Calls):
                 instance.incarnation or "",
                 encode_spec(instance),
                 escape(instance.reason or ""),
+                str(order),
                 mode,
             ],
             lambda reply: (int(reply[0]), text(reply[1]) if reply[0] < 0 else ""),
@@ -88,23 +89,32 @@ class Writers(Calls):
             instance=keys.instance(identity),
         )
 
-    def register(self, instance: ModelInstance) -> Operation[int]:
-        """Register, revive or update; the revision of the record.
+    def register(self, instance: ModelInstance, order: int = 0) -> Operation[int]:
+        """Register, revive or update; the revision of the record. ``order``: see :meth:`ready`.
 
         Raises:
             Superseded: A newer incarnation lives there, or this one has said goodbye.
         """
         partition = yield from self._home(instance)
         self._beliefs.pop(_key(instance), None)
-        revision, by = yield from ask(self._register(partition, instance, "register"))
+        revision, by = yield from ask(
+            self._register(partition, instance, "register", order)
+        )
         if revision < 0:
             raise superseded(instance, by)
         return revision
 
     def ready(
-        self, instance: ModelInstance, readiness: Readiness, reason: str = ""
+        self,
+        instance: ModelInstance,
+        readiness: Readiness,
+        reason: str = "",
+        order: int = 0,
     ) -> Operation[int]:
         """Say whether an instance wants work; the revision, 0: no change, or :data:`UNKNOWN`.
+
+        A life may number what it says (``order``, from 1 on): what has a smaller number than
+        what is on record came late, and changes nothing.
 
         Raises:
             Superseded: A newer incarnation lives there, or this one has said goodbye.
@@ -121,6 +131,7 @@ class Writers(Calls):
                     READINESS[readiness],
                     escape(reason[:MAX_REASON]),
                     readiness.value,
+                    str(order),
                 ],
                 int,
                 instance=self.keys(partition).instance(identity),

@@ -193,7 +193,7 @@ def decode_row(raw: bytes) -> ModelInstance:
         ),
     }
     if why:
-        fields["reason"] = unquote(why.partition(b":")[2].decode()) or None
+        fields["reason"] = unquote(why.split(b":", 2)[2].decode()) or None
     if load:
         fields["load"] = Load.model_validate_json(load)
     return _validate(fields, strict=True)

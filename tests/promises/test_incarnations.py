@@ -241,3 +241,51 @@ async def test_after_a_flush_readiness_and_load_are_back_in_two_heartbeats(
     assert (first.readiness, first.load) == (Readiness.READY, Load(in_flight=1))
     assert (second.readiness, second.reason) == (Readiness.DRAINING, "SIGTERM")
     assert second.load == Load(in_flight=2)
+
+
+async def test_what_a_life_said_earlier_and_comes_late_changes_nothing(
+    bench: Bench,
+) -> None:
+    """A draining worker is not selected again because its "ready" was held up on the way."""
+    run = bench.registry._executor.run
+    operations = bench.registry._operations
+    await run(operations.register(NEW, 1))
+    await run(operations.ready(NEW, Readiness.DRAINING, "SIGTERM", 3))
+    before = bench.store.record(NEW)
+
+    assert await run(operations.ready(NEW, Readiness.READY, "", 2)) == 0
+    assert bench.store.record(NEW) == before
+    await run(operations.register(NEW, 1))
+    (found,) = await bench.registry.get_all_instances("glm@llm")
+    assert (found.readiness, found.reason) == (Readiness.DRAINING, "SIGTERM")
+    assert bench.store.kinds(NEW) == ["registered", "draining"]
+    await bench.registry.set_readiness(NEW, Readiness.NOT_READY, "an operator's word")
+    await run(operations.ready(NEW, Readiness.READY, "", 4))
+    assert (await bench.registry.get_all_instances("glm@llm"))[0].ready
+
+
+async def test_another_reason_is_a_change(bench: Bench) -> None:
+    await bench.registry.register_instance(NEW.model_copy(update={"reason": "a"}))
+    await bench.registry.register_instance(NEW.model_copy(update={"reason": "b"}))
+    assert bench.store.kinds(NEW) == ["registered", "updated"]
+
+
+async def test_which_name_is_greater_does_not_go_by_a_locale(bench: Bench) -> None:
+    registry = bench.registry
+    await registry.register_instance(instance(incarnation="v-2"))
+    await registry.register_instance(instance(incarnation="v1"))  # "1" > "-" in ASCII
+    with pytest.raises(Superseded):
+        await registry.register_instance(instance(incarnation="v-2"))
+
+
+@pytest.mark.damages
+async def test_one_damaged_key_spoils_no_other_report(bench: Bench) -> None:
+    items = [instance(port, incarnation="1") for port in (1, 2)]
+    await bench.registry.send_heartbeats(items, [Load(), Load()])
+    key = bench.store.key("i:glm@llm:10.0.0.1:1")
+    bench.server.raw.delete(key)
+    bench.server.raw.set(key, "a string")
+
+    await bench.registry.send_heartbeats(items, [Load(in_flight=4), Load(in_flight=5)])
+
+    assert b'"in_flight":5' in bench.store.record(items[1])[b"load"]

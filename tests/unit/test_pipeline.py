@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from redis_registry import RedisModelRegistry, RegistryUnavailable
+from redis_registry import RedisModelRegistry, RegistryClosed, RegistryUnavailable
 from redis_registry.embedded import EmbeddedServer
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import DRIVER_ERRORS, AsyncClient, async_client
@@ -143,3 +143,36 @@ async def test_without_hiredis_each_call_has_a_connection_of_its_own(
             return not server.store.connections()
 
     await until(gone, "the connections are closed")
+
+
+async def test_closing_lets_no_call_that_is_under_way_connect_again(
+    server: Server,
+) -> None:
+    registry = RedisModelRegistry.from_url(server.url, run_checker=False, **SLOW)
+    await registry.status()
+    server.process.signal(signal.SIGSTOP)
+    calls = [asyncio.create_task(registry.status()) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    await registry.aclose()
+    server.process.signal(signal.SIGCONT)
+
+    for failed in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(failed, RegistryClosed), failed
+
+    async def gone() -> bool:
+        return not server.store.connections()
+
+    await until(gone, "the connections are closed")
+
+
+async def test_after_a_long_silence_one_call_given_up_does_not_cost_the_connection(
+    server: Server,
+) -> None:
+    client = _client(server.url, socket_timeout_secs=0.2)
+    before = await client.execute_command("CLIENT", "ID")
+    await asyncio.sleep(0.3)
+    given_up = asyncio.ensure_future(client.execute_command("ECHO", "nobody's"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert await client.execute_command("CLIENT", "ID") == before
+    await client.aclose()

@@ -23,6 +23,7 @@ from redis_registry import (
     ModelInstance,
     Readiness,
     RedisModelRegistry,
+    RegistryClosed,
     Superseded,
     SyncModelRegistry,
 )
@@ -349,6 +350,130 @@ def test_the_same_for_threads(server: Server) -> None:
         ),
         "the thread has ended",
     )
+
+
+@pytest.mark.parametrize("reason", [ValueError("boom"), "x" * 600, "\ud800", ""])
+async def test_no_reason_stops_the_heartbeats(
+    server: Server, worker_side: RedisModelRegistry, reason: str
+) -> None:
+    async with (
+        worker_side.announce(instance(1)) as beside,
+        worker_side.announce(instance(2)) as announced,
+    ):
+        await beside.ready()
+        assert await announced.not_ready(reason)
+        server.raw.flushall()
+        await asyncio.sleep(2 * QUICK["heartbeat_timeout_secs"])
+        found = await worker_side.get_all_instances("glm@llm")
+        assert {item.port: item.state for item in found} == {1: "healthy", 2: "healthy"}
+        told = {item.port: item.reason for item in found}[2]
+        assert (told or "") == str(reason)[:500].replace("\ud800", "\\ud800")
+
+
+@pytest.mark.parametrize("does", ["exits", "sleeps", "fails"])
+async def test_what_a_callback_does_holds_up_nobody(
+    server: Server, worker_side: RedisModelRegistry, does: str
+) -> None:
+    called = threading.Event()
+
+    def on_superseded(_: ModelInstance) -> None:
+        called.set()
+        if does == "exits":
+            sys.exit(1)
+        if does == "fails":
+            raise ValueError(does)
+        time.sleep(2)
+
+    async with (
+        worker_side.announce(instance(1), on_superseded=on_superseded),
+        worker_side.announce(instance(2)) as innocent,
+    ):
+        await innocent.ready()
+        await worker_side.register_instance(instance(1, incarnation="f" * 22))
+        await asyncio.to_thread(called.wait, 3)
+        await asyncio.sleep(2 * QUICK["heartbeat_timeout_secs"])
+        states = await worker_side.get_all_instances("glm@llm")
+        assert [item.state for item in states if item.port == 2] == [Health.HEALTHY]
+
+
+async def test_a_life_that_had_to_wait_does_not_push_the_newer_one_out(
+    own_server: EmbeddedServer,
+) -> None:
+    """Its name is smaller because it is older, not because a clock was put back."""
+    settings: dict[str, Any] = QUICK | {
+        "operation_timeout_secs": 0.3,
+        "run_checker": False,
+    }
+    own_server.kill()
+    async with RedisModelRegistry.from_url(own_server.url, **settings) as one:
+        older = one.announce(instance(), drain_timeout_secs=0)
+        await older.__aenter__()
+        own_server.start()
+        newest = instance(incarnation="e" * 22)
+        async with RedisModelRegistry.from_url(own_server.url, **settings) as other:
+            await other.register_instance(newest)
+            await asyncio.to_thread(wait_for, lambda: older.superseded, "it gives way")
+            assert (await _only(other)).incarnation == newest.incarnation
+        await older.__aexit__(None, None, None)
+
+
+async def test_a_registration_that_was_not_answered_is_taken_back_as_well(
+    server: Server,
+) -> None:
+    async with (
+        RedisModelRegistry.from_url(
+            server.url,
+            run_checker=False,
+            operation_timeout_secs=0.5,
+            socket_timeout_secs=0.4,
+            heartbeat_timeout_secs=30,
+        ) as registry,
+        registry.announce(instance(2)),
+    ):
+        server.process.signal(signal.SIGSTOP)
+        going_on = threading.Timer(0.2, server.process.signal, [signal.SIGCONT])
+        with pytest.raises(ValueError, match="on purpose"):
+            await _fail_in_a_block(registry, going_on)
+        going_on.join()
+
+        async def gone() -> bool:
+            found = await registry.get_all_instances("glm@llm", healthy_only=True)
+            return [item.port for item in found] == [2]
+
+        await until(gone, "it is not left behind", within_secs=3)
+
+
+async def _fail_in_a_block(
+    registry: RedisModelRegistry, going_on: threading.Timer
+) -> None:
+    async with registry.announce(instance(1, readiness=Readiness.READY)):
+        going_on.start()
+        raise ValueError("on purpose")
+
+
+async def test_misuse_is_told_at_once(
+    server: Server, worker_side: RedisModelRegistry
+) -> None:
+    announced = worker_side.announce(instance())
+    with pytest.raises(RegistryClosed, match="context manager"):
+        await announced.ready()
+    async with announced:
+        with pytest.raises(InvalidInstance, match="in_flight"):
+            announced.report(in_flight=-1)
+    for misuse in (announced.ready(), announced.__aenter__()):
+        with pytest.raises(RegistryClosed, match="new life"):
+            await misuse
+    await worker_side.aclose()
+    with pytest.raises(RegistryClosed):
+        worker_side.announce(instance())
+    for wrong in (
+        {"startup_budget_secs": "30"},
+        {"drain_timeout_secs": -1},
+        {"progress_timeout_secs": float("nan")},
+        {"sender": "pigeon"},
+    ):
+        with pytest.raises(InvalidInstance, match=next(iter(wrong))):
+            SyncModelRegistry.from_url(server.url).announce(instance(), **wrong)  # pyright: ignore[reportArgumentType]
 
 
 # --- the sender as a process ---------------------------------------------------------------

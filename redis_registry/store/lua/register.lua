@@ -8,21 +8,24 @@
 -- KEYS  1 meta  2 events  3 models  4 index  5 deadlines  6 down  7 living
 --       8 instance
 -- ARGV  1 header  2 actor  3 identity  4 model  5 address  6 enabled  7 check  8 readiness
---       9 timeout ms  10 inc  11 spec  12 reason of the readiness, escaped
---       13 mode: register | absent (whoever is there already only gets a heartbeat)
+--       9 timeout ms  10 inc  11 spec  12 reason of the readiness, escaped  13 its order, or 0
+--       14 mode: register | absent (whoever is there already only gets a heartbeat)
 -- Reply {revision of the record, 1 if it is new}, or {-1, incarnation that is there}: superseded
 -- @include open
 -- @include record
 -- @include living
 local MODELS, INDEX, DEADLINES, DOWN, LIVING, INSTANCE =
   KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local identity, model, address, absent = ARGV[3], ARGV[4], ARGV[5], ARGV[13] == 'absent'
+local identity, model, address, absent = ARGV[3], ARGV[4], ARGV[5], ARGV[14] == 'absent'
 for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN }) do redis.call('ZCARD', key) end
 redis.call('HLEN', LIVING)
 local old = load_record(INSTANCE)
 local record = { enabled = ARGV[6], check = ARGV[7], readiness = ARGV[8], timeout = ARGV[9],
   inc = ARGV[10], spec = ARGV[11], why = '' }
-if ARGV[12] ~= '' then record.why = now_text .. ':' .. ARGV[12] end
+local order = tonumber(ARGV[13])
+if ARGV[12] ~= '' or order > 0 then
+  record.why = now_text .. ':' .. ARGV[13] .. ':' .. ARGV[12]
+end
 
 local kind, cause
 if not old then
@@ -36,14 +39,15 @@ else
   -- be read is as good as none: registering again mends the record.
   local kept = { 'enabled', 'check', 'inc' }
   if absent then kept = { 'enabled', 'check', 'inc', 'spec', 'timeout' } end
-  if absent or record.inc == '' then
+  if absent or record.inc == '' or order < order_of(old.why) then
     record.readiness, record.why = old.readiness or record.readiness, old.why
   end
   for _, field in ipairs(kept) do record[field] = old[field] or record[field] end
   if old.health ~= '1' then
     kind, cause = 'healthy', absent and 'heartbeat' or 'register'
   elseif record.spec ~= old.spec or record.timeout ~= old.timeout
-    or record.readiness ~= old.readiness then
+    or record.readiness ~= old.readiness
+    or reason_of(record.why) ~= reason_of(old.why) then
     kind, cause = 'updated', 'register'
   end
 end

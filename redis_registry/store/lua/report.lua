@@ -21,8 +21,8 @@ if redis.call('ZADD', DEADLINES, 'XX', 'CH', unpack(moved)) < n then
 end
 for i, member in ipairs(members) do
   -- An instance that isn't checked has no deadline, but a load.
-  local terms = redis.call('HGET', KEYS[i + 3], 'terms')
-  if terms and string.sub(member, 3 - #terms) == ':' .. string.sub(terms, 5) then
+  local terms = redis.pcall('HGET', KEYS[i + 3], 'terms') -- one damaged key spoils no other
+  if type(terms) == 'string' and string.sub(member, 3 - #terms) == ':' .. string.sub(terms, 5) then
     redis.call('HSET', KEYS[i + 3], 'load', ARGV[3 * i + 2])
   end
 end

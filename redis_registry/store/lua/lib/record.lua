@@ -5,7 +5,8 @@
 --          life   health|since µs|deadline µs|revision      the deadline among the deadlines,
 --                                                           while there is one, is newer
 --          spec   msgpack, opaque to the scripts
---          why    since µs:escaped reason                   of the readiness; only after a change
+--          why    since µs:order:escaped reason             of the readiness; only after a change.
+--                                                           order numbers what one life says
 --          load   JSON without "|", opaque to the scripts   what its last report said
 -- member   identity:timeout ms:incarnation   so that a heartbeat that believes otherwise misses
 -- row      identity|terms|state|life|newer deadline µs|why|load|spec
@@ -28,13 +29,26 @@ local function load_record(key)
   return record
 end
 
+-- Byte by byte: Lua's own comparison goes by the server's locale.
+local function is_greater(one, other)
+  for i = 1, math.max(#one, #other) do
+    local a, b = string.byte(one, i) or 0, string.byte(other, i) or 0
+    if a ~= b then return a > b end
+  end
+  return false
+end
+
 -- How a call of this incarnation stands to the record: it may speak for it (`current`; one
 -- without an incarnation always may), is `older` (or has said goodbye), or is `newer` than any
 -- the registry has heard of.
 local function standing(inc, record)
   if inc == '' or (inc == record.inc and record.health ~= 'g') then return 'current' end
-  return inc > (record.inc or '') and 'newer' or 'older'
+  return is_greater(inc, record.inc or '') and 'newer' or 'older'
 end
+
+-- The order and the reason of a readiness.
+local function order_of(why) return tonumber(string.match(why, '^%d+:(%d+):') or '0') end
+local function reason_of(why) return string.match(why, '^%d+:%d+:(.*)$') or '' end
 
 local function member_of(identity, record)
   return identity .. ':' .. string.sub(record.terms, 5)
