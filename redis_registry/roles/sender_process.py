@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -46,8 +47,8 @@ class SenderProcess:
         self._number = 0
         self._changed = threading.Condition()
         self._woken = False
-        self._child: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
 
     @property
     def alive(self) -> bool:
@@ -56,6 +57,11 @@ class SenderProcess:
 
     def add(self, life: Life) -> None:
         """Begin to speak for a life; the child starts with the first."""
+        if (
+            self._process != os.getpid()
+        ):  # forked: the thread, and its lives, are the parent's
+            self._process = os.getpid()
+            self._changed, self._lives, self._thread = threading.Condition(), {}, None
         with self._changed:
             self._number += 1
             self._lives[self._number] = life

@@ -9,7 +9,7 @@ import pytest
 
 from redis_registry import Kind, RedisModelRegistry
 from tests.conftest import Server
-from tests.helpers import until
+from tests.helpers import instance, until
 
 
 @pytest.mark.parametrize("name", ["announce", "announce_sync"])
@@ -75,3 +75,38 @@ async def test_a_killed_worker_is_dead_to_readers_at_its_timeout(
         assert found.last_heartbeat
         silent_secs = (status.now - found.last_heartbeat).total_seconds()
         assert timeout <= silent_secs < timeout + 0.1
+
+
+FORKED = """
+import os, sys, time
+from redis_registry import ModelInstance, SyncModelRegistry
+
+def instance(port):
+    return ModelInstance(model_name="glm@llm", host="10.0.0.1", port=port)
+
+registry = SyncModelRegistry.from_url(sys.argv[1], heartbeat_timeout_secs=0.6)
+with registry.announce(instance(1), sender=sys.argv[2]) as announced:
+    announced.ready()
+    if os.fork() == 0:
+        with registry.announce(instance(2), sender=sys.argv[2]) as forked:
+            code = 0 if forked.ready() else 1
+            time.sleep(1.5)
+        os._exit(code)
+    _, status = os.wait()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.parametrize("sender", ["thread", "process"])
+async def test_a_fork_announces_with_a_sender_of_its_own(
+    server: Server, sender: str
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FORKED, server.url, sender)
+    )
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
+    assert Kind.UNHEALTHY not in [event.kind for event in server.store.events()]
+    for port in (1, 2):
+        told = server.store.kinds(instance(port))
+        assert told == ["registered", "ready", "draining", "deregistered"]
