@@ -31,7 +31,7 @@ class _Child:
 
     def answer(self, number: int, kind: str, **more: object) -> None:
         with self._lock:
-            print(json.dumps({"id": number, "is": kind, **more}), flush=True)  # noqa: T201
+            print(json.dumps({"id": number, "is": kind, **more}), flush=True)  # noqa: T201  its output is the protocol
 
     def hear(self, message: dict[str, Any]) -> None:
         for item in message["lives"]:
