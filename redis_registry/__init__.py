@@ -23,6 +23,7 @@ from redis_registry.errors import (
     Superseded,
 )
 from redis_registry.model import (
+    Beat,
     Health,
     Identity,
     Load,
@@ -31,9 +32,9 @@ from redis_registry.model import (
     new_incarnation,
 )
 from redis_registry.registry import RedisModelRegistry
+from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
 from redis_registry.roles.checker import CheckerStatus
 from redis_registry.settings import GuardSettings, RegistrySettings
-from redis_registry.store.operations import Beat
 from redis_registry.store.replies import Hold, Status
 from redis_registry.sync_registry import SyncModelRegistry
 from redis_registry.telemetry import Telemetry
@@ -68,9 +69,11 @@ __all__ = [
     "RegistryRefused",
     "RegistrySettings",
     "RegistryUnavailable",
+    "RemoteRegistry",
     "Status",
     "Superseded",
     "SyncModelRegistry",
+    "SyncRemoteRegistry",
     "Telemetry",
     "errors",
     "new_incarnation",

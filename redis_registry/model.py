@@ -7,7 +7,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
@@ -20,13 +20,14 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from redis_registry.errors import InvalidInstance
+from redis_registry.errors import InvalidInstance, Superseded
 
 __all__ = [
     "MAX_EXTRA_BYTES",
     "MAX_HOST",
     "MAX_MODEL_NAME",
     "MAX_REASON",
+    "Beat",
     "Health",
     "Identity",
     "Load",
@@ -35,6 +36,7 @@ __all__ = [
     "explain_invalid",
     "incarnation_after",
     "new_incarnation",
+    "superseded",
 ]
 
 MAX_MODEL_NAME = 512
@@ -98,6 +100,18 @@ class Readiness(StrEnum):
 
     FAILED = "failed"
     """Not ready within its startup budget."""
+
+
+class Beat(Enum):
+    """How a heartbeat was answered."""
+
+    TAKEN = "taken"
+
+    REREGISTER = "reregister"
+    """The registry has no such instance, and the heartbeat didn't carry the whole of it."""
+
+    SUPERSEDED = "superseded"
+    """A newer life has the address, or this one has said goodbye; nothing was changed."""
 
 
 class Load(BaseModel):
@@ -296,6 +310,17 @@ def explain_invalid(error: ValidationError) -> str:
         shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
         found.append(f"{where}: {item['msg']} (got {shown})")
     return "; ".join(found)
+
+
+def superseded(instance: ModelInstance, by: str | None = None) -> Superseded:
+    """The error for a call of an incarnation that has been replaced, or has ended."""
+    error = Superseded(
+        f"{instance.identity}: incarnation {instance.incarnation} is superseded: a newer one lives at the "
+        "same address, or it has deregistered itself. This process must stop claiming it; a new "
+        "life begins with a new_incarnation()"
+    )
+    error.by = by
+    return error
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,22 +9,18 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from redis_registry.core.coalescer import Coalescer
-from redis_registry.core.inputs import (
-    actor,
-    check_beats,
-    checked,
-    readable,
-)
+from redis_registry.core.inputs import actor, check_beats, checked, readable
 from redis_registry.errors import ConfigurationError
-from redis_registry.model import Load, ModelInstance, Readiness
+from redis_registry.model import Beat, Load, ModelInstance, Readiness, superseded
 from redis_registry.roles.announcing import Announcement, new_life
+from redis_registry.roles.channel import RedisChannel
 from redis_registry.roles.checker import Checker, CheckerStatus
 from redis_registry.roles.life import HowToAnnounce
 from redis_registry.roles.senders import Senders
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import AsyncExecutor, SyncExecutor
-from redis_registry.store.operations import UNKNOWN, Beat, Operations, superseded
+from redis_registry.store.operations import UNKNOWN, Operations
 from redis_registry.store.replies import Status
 from redis_registry.telemetry import DEAF, Telemetry
 
@@ -89,8 +85,15 @@ class RedisModelRegistry:
             if run_checker
             else None
         )
-        self._url = None if client is not None else self.settings.url
-        self._senders = Senders(self.settings, self._sync_executor, actor=self.name)
+        self._urls = [] if client is not None else [self.settings.url]
+        self._senders = Senders(
+            RedisChannel(
+                self.settings,
+                self._sync_executor,
+                actor=self.name,
+                reopens=client is None,
+            )
+        )
         self._coalescer: Coalescer | None = None
         self._binding = threading.Lock()
 
@@ -153,12 +156,24 @@ class RedisModelRegistry:
                 if not self._checker.alive():
                     self._checker.start()
 
-    async def register_instance(self, instance: ModelInstance) -> bool:
+    async def register_instance(
+        self,
+        instance: ModelInstance,
+        *,
+        order: int = 0,
+        deadline_secs: float | None = None,
+    ) -> bool:
         """Register an instance, or revive and update the one at its address.
 
         A new one is stored with all its fields. A known one gets weight, prompt template, zone
         and metadata from ``instance`` and is healthy again; its ``enabled`` and
         ``check_healthy`` stay, unless a new incarnation registers.
+
+        Args:
+            instance: Who it is, with all it carries.
+            order: A life may number what it says, from 1 on: a smaller number than the one on
+                record came late.
+            deadline_secs: Longest wait; ``None``: the settings'.
 
         Returns:
             ``True``.
@@ -168,12 +183,14 @@ class RedisModelRegistry:
             RegistryUnavailable: Redis did not answer in time.
             OutOfMemory: Redis takes nothing new.
         """
-        operation = self._operations.register(checked(instance))
+        operation = self._operations.register(checked(instance), order)
         self._bind()
-        await self._executor.run(operation)
+        await self._executor.run(operation, deadline_secs=deadline_secs)
         return True
 
-    async def deregister_instance(self, instance: ModelInstance) -> bool:
+    async def deregister_instance(
+        self, instance: ModelInstance, *, deadline_secs: float | None = None
+    ) -> bool:
         """Make an instance unhealthy; it stays listed. Unknown: nothing happens.
 
         With ``instance.remove_from_registry`` it is removed at once.
@@ -190,7 +207,8 @@ class RedisModelRegistry:
         await self._executor.run(
             self._operations.deregister(
                 instance, remove=bool(instance.remove_from_registry)
-            )
+            ),
+            deadline_secs=deadline_secs,
         )
         return True
 
@@ -217,16 +235,23 @@ class RedisModelRegistry:
         return True
 
     async def send_heartbeats(
-        self, instances: Sequence[ModelInstance], loads: Sequence[Load] = ()
+        self,
+        instances: Sequence[ModelInstance],
+        loads: Sequence[Load] = (),
+        *,
+        whole: bool = True,
+        deadline_secs: float | None = None,
     ) -> list[Beat]:
         """Say that many instances are alive, 1,000 a call (250 with their loads).
 
         Args:
             instances: Who is alive.
             loads: What each of them reports of its work; none, or one for each.
+            whole: They carry all that belongs to them, so that an unknown one is registered.
+            deadline_secs: Longest wait; ``None``: the settings'.
 
         Returns:
-            For each, in order: taken (also when it had to be registered), or superseded.
+            For each: taken (also when it had to be registered), superseded or reregister.
 
         Raises:
             InvalidInstance: The number of loads doesn't fit.
@@ -234,10 +259,17 @@ class RedisModelRegistry:
         """
         check_beats(instances, loads)
         self._bind()
-        return await self._executor.run(self._operations.heartbeats(instances, loads))
+        operation = self._operations.heartbeats(instances, loads, whole=whole)
+        return await self._executor.run(operation, deadline_secs=deadline_secs)
 
     async def set_readiness(
-        self, instance: ModelInstance, readiness: Readiness, reason: str = ""
+        self,
+        instance: ModelInstance,
+        readiness: Readiness,
+        reason: str = "",
+        *,
+        order: int = 0,
+        deadline_secs: float | None = None,
     ) -> bool:
         """Say whether an instance wants new work; only a ready one is selected.
 
@@ -245,6 +277,8 @@ class RedisModelRegistry:
             instance: Which one; its ``incarnation`` says on whose behalf.
             readiness: What it is from now on.
             reason: Why, in plain words, of at most 500 characters.
+            order: See :meth:`register_instance`.
+            deadline_secs: Longest wait; ``None``: the settings'.
 
         Returns:
             Whether the registry knows it; ``False``: it must register.
@@ -253,9 +287,10 @@ class RedisModelRegistry:
             Superseded: A newer incarnation lives there, or this one has been deregistered.
             RegistryUnavailable: Redis did not answer in time.
         """
-        operation = self._operations.ready(checked(instance), readiness, reason)
+        operation = self._operations.ready(checked(instance), readiness, reason, order)
         self._bind()
-        return await self._executor.run(operation) != UNKNOWN
+        revision = await self._executor.run(operation, deadline_secs=deadline_secs)
+        return revision != UNKNOWN
 
     async def _beat(self, instances: Sequence[ModelInstance]) -> list[Beat]:
         return await self._executor.run(self._operations.heartbeats(instances))
@@ -328,10 +363,10 @@ class RedisModelRegistry:
             RegistryClosed: The registry was closed.
         """
         self._executor.check_open()
-        url = self._url
-        life = new_life(self.settings, instance, how, url=url)
+        timeout = self.settings.heartbeat_timeout_secs
+        life = new_life(timeout, instance, how, urls=self._urls)
         patience = self.settings.operation_timeout_secs
-        return Announcement(life, self._senders.of(life, url), patience_secs=patience)
+        return Announcement(life, self._senders.of(life), patience_secs=patience)
 
     def sync_get_all_instances(
         self, model_name: str, healthy_only: bool = False
@@ -356,9 +391,8 @@ class RedisModelRegistry:
         Raises:
             RegistryUnavailable: Redis did not answer in time.
         """
-        return await self._executor.run(
-            self._operations.status(), deadline_secs=deadline_secs
-        )
+        operation = self._operations.status()
+        return await self._executor.run(operation, deadline_secs=deadline_secs)
 
     @property
     def checker(self) -> CheckerStatus | None:

@@ -11,10 +11,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis_registry.errors import ConfigurationError
 from redis_registry.model import MAX_TIMEOUT_SECS, MIN_TIMEOUT_SECS
 
-__all__ = ["GuardSettings", "RegistrySettings", "normal_url"]
+__all__ = [
+    "GuardSettings",
+    "RegistrySettings",
+    "Secs",
+    "Settings",
+    "TimeoutSecs",
+    "normal_url",
+]
 
 _Share = Annotated[float, Field(gt=0, le=1)]
-_Secs = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECS)]
+Secs = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECS)]
+TimeoutSecs = Annotated[float, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)]
 
 
 _SCHEMES = {
@@ -47,6 +55,32 @@ def _connectable(url: str) -> str:
     return url
 
 
+class Settings(BaseSettings):
+    """Settings of ours: from keywords, else from the environment."""
+
+    @classmethod
+    def of(cls, **given: object) -> Self:
+        """Settings from ``given`` and the environment; a given ``None`` counts as given.
+
+        Raises:
+            ConfigurationError: A value is not acceptable; the message says which and why.
+        """
+        unknown = sorted(set(given) - set(cls.model_fields))
+        if unknown:
+            known = ", ".join(cls.model_fields)
+            msg = f"unknown setting {', '.join(unknown)}; there are {known}"
+            raise ConfigurationError(msg)
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            found = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
+                f" (got {item['input']!r:.80})"
+                for item in error.errors(include_url=False)
+            )
+            raise ConfigurationError(found) from error
+
+
 class GuardSettings(BaseSettings):
     """When is a mass expiry suspicious, and what happens then (promise L5).
 
@@ -73,11 +107,11 @@ class GuardSettings(BaseSettings):
     share: _Share = 0.3
     min_instances: Annotated[int, Field(ge=1)] = 10
     budget_share: _Share = 0.1
-    window_secs: _Secs | None = None
-    max_hold_secs: _Secs | None = None
+    window_secs: Secs | None = None
+    max_hold_secs: Secs | None = None
 
 
-class RegistrySettings(BaseSettings):
+class RegistrySettings(Settings):
     """How one registry object behaves; read from ``REDIS_REGISTRY_*`` where not given.
 
     Attributes:
@@ -103,6 +137,10 @@ class RegistrySettings(BaseSettings):
         socket_timeout_secs: Longest wait for one answer of Redis.
         max_connections: Calls of one kind (heartbeats, all others) under way at once; each has a
             connection of its own without hiredis, and on the sync face.
+        advised_interval_secs: Ask workers that speak HTTP to beat this seldom; each follows as far
+            as its timeout allows. ``None``: as they like.
+        reverse_check_secs: Connect to an instance that speaks HTTP before it may be ready, for at
+            most this long; 0.3 is enough in one network. ``None``: believe it.
         guard: Brakes on mass expiry.
     """
 
@@ -114,43 +152,21 @@ class RegistrySettings(BaseSettings):
     namespace: Annotated[str, Field(min_length=1, max_length=128)] = "default"
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = "rr"
     partitions: Annotated[int, Field(ge=1, le=4096)] | None = None
-    heartbeat_interval_secs: _Secs = 20.0
-    heartbeat_timeout_secs: Annotated[
-        float, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)
-    ] = 60.0
+    heartbeat_interval_secs: Secs = 20.0
+    heartbeat_timeout_secs: TimeoutSecs = 60.0
     forget_after_secs: Annotated[float, Field(ge=0, le=10 * 365 * 86_400)] | None = (
         86_400.0
     )
-    lease_ttl_secs: _Secs | None = None
-    gap_secs: _Secs | None = None
+    lease_ttl_secs: Secs | None = None
+    gap_secs: Secs | None = None
     events_kept: Annotated[int, Field(ge=100, le=10_000_000)] = 20_000
     sweep_chunk: Annotated[int, Field(ge=1, le=500)] = 200
-    operation_timeout_secs: _Secs = 5.0
-    socket_timeout_secs: _Secs = 2.0
+    operation_timeout_secs: Secs = 5.0
+    socket_timeout_secs: Secs = 2.0
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 16
+    advised_interval_secs: Secs | None = None
+    reverse_check_secs: Annotated[float, Field(gt=0, le=5)] | None = None
     guard: GuardSettings = Field(default_factory=GuardSettings)
-
-    @classmethod
-    def of(cls, **given: object) -> Self:
-        """Settings from ``given`` and the environment; a given ``None`` counts as given.
-
-        Raises:
-            ConfigurationError: A value is not acceptable; the message says which and why.
-        """
-        unknown = sorted(set(given) - set(cls.model_fields))
-        if unknown:
-            known = ", ".join(cls.model_fields)
-            msg = f"unknown setting {', '.join(unknown)}; there are {known}"
-            raise ConfigurationError(msg)
-        try:
-            return cls(**given)  # pyright: ignore[reportArgumentType]  validated by pydantic
-        except ValidationError as error:
-            found = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
-                f" (got {item['input']!r:.80})"
-                for item in error.errors(include_url=False)
-            )
-            raise ConfigurationError(found) from error
 
     @model_validator(mode="after")
     def _sane(self) -> Self:

@@ -12,14 +12,15 @@ from redis_registry.core.inputs import (
     checked,
     readable,
 )
-from redis_registry.model import Load, ModelInstance, Readiness
+from redis_registry.model import Beat, Load, ModelInstance, Readiness, superseded
 from redis_registry.roles.announcing import SyncAnnouncement, new_life
+from redis_registry.roles.channel import RedisChannel
 from redis_registry.roles.life import HowToAnnounce
 from redis_registry.roles.senders import Senders
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import SyncExecutor
-from redis_registry.store.operations import UNKNOWN, Beat, Operations, superseded
+from redis_registry.store.operations import UNKNOWN, Operations
 from redis_registry.store.replies import Status
 from redis_registry.telemetry import DEAF, Telemetry
 
@@ -46,7 +47,9 @@ class SyncModelRegistry:
         self.name = actor("sync")
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
-        self._senders = Senders(self.settings, self._executor, actor=self.name)
+        self._senders = Senders(
+            RedisChannel(self.settings, self._executor, actor=self.name)
+        )
 
     @classmethod
     def from_url(cls, url: str, *, telemetry: Telemetry = DEAF, **options: Any) -> Self:
@@ -133,12 +136,10 @@ class SyncModelRegistry:
         self, instance: ModelInstance, **how: Unpack[HowToAnnounce]
     ) -> SyncAnnouncement:
         """As :meth:`RedisModelRegistry.announce`."""
-        url = self.settings.url
-        life = new_life(self.settings, instance, how, url=url)
+        timeout = self.settings.heartbeat_timeout_secs
+        life = new_life(timeout, instance, how, urls=[self.settings.url])
         patience = self.settings.operation_timeout_secs
-        return SyncAnnouncement(
-            life, self._senders.of(life, url), patience_secs=patience
-        )
+        return SyncAnnouncement(life, self._senders.of(life), patience_secs=patience)
 
     def status(self) -> list[Status]:
         """As :meth:`RedisModelRegistry.status`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from redis_registry import (
 from redis_registry.embedded import EmbeddedServer, find_server
 from redis_registry.roles.checker import Checker
 from tests.helpers import Store, connect, wait_for
+from tests.replica import Replica
 
 collect_ignore = ["dbgpt"]  # runs in a venv of its own: make test-dbgpt
 
@@ -241,3 +243,14 @@ async def bench(make_bench: MakeBench) -> Bench:
 @pytest.fixture
 def worker() -> ModelInstance:
     return ModelInstance(model_name="glm@llm", host="10.0.0.1", port=8001)
+
+
+@pytest.fixture
+def replicas() -> Iterator[list[Replica]]:
+    made: list[Replica] = []
+    yield made
+    for replica in made:
+        if replica.process.poll() is None:
+            replica.process.send_signal(signal.SIGCONT)
+            replica.process.kill()
+            replica.process.wait()

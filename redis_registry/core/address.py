@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from redis_registry.errors import InvalidInstance
@@ -37,22 +38,23 @@ def own_address(towards: str = _SOMEWHERE) -> str:
         return "127.0.0.1"
 
 
-def check_address(instance: ModelInstance, registry_url: str | None) -> None:
+def check_address(instance: ModelInstance, registry_urls: Sequence[str]) -> None:
     """Refuse an address that others can't reach.
 
     Args:
         instance: Who is to be announced.
-        registry_url: Where the registry is; ``None``: unknown. Where that is another host, the
-            workers' clients are elsewhere too, and a loopback address leads them to themselves.
+        registry_urls: Where the registry is. Where that is another host, the workers' clients
+            are elsewhere too, and a loopback address leads them to themselves.
 
     Raises:
         InvalidInstance: Its host means every address, or only this machine; the message says
             which one others can reach.
     """
     host = instance.host
+    remote = next((url for url in registry_urls if not _local(url)), None)
     if _is(host, "is_unspecified"):
         meaning = "is what a server binds to, not where others reach it"
-    elif registry_url and _is_loopback(host) and not _local(registry_url):
+    elif remote and _is_loopback(host):
         meaning = (
             "leads everybody to their own machine, and the registry is on another one"
         )
@@ -60,7 +62,7 @@ def check_address(instance: ModelInstance, registry_url: str | None) -> None:
         return
     msg = (
         f"host: {instance.identity}: {host} {meaning}: announce "
-        f"{own_address(registry_url or _SOMEWHERE)}, or say any_address=True if you mean it"
+        f"{own_address(remote or _SOMEWHERE)}, or say any_address=True if you mean it"
     )
     raise InvalidInstance(msg)
 

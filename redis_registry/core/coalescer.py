@@ -11,8 +11,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
-from redis_registry.model import ModelInstance
-from redis_registry.store.operations import Beat
+from redis_registry.model import Beat, ModelInstance
 
 __all__ = ["Coalescer"]
 

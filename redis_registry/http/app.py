@@ -32,7 +32,18 @@ from redis_registry.errors import (
     Superseded,
 )
 
-__all__ = ["Application", "HTTPError", "Reply", "Request", "Route", "invalid"]
+__all__ = [
+    "SCHEMA_REF",
+    "Application",
+    "HTTPError",
+    "Reply",
+    "Request",
+    "Route",
+    "invalid",
+]
+
+SCHEMA_REF = "#/components/schemas/{model}"
+"""How a route's schemas refer to each other in the API description."""
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 64 * 1024
@@ -150,6 +161,7 @@ class Route:
         summary: For the API description.
         body: JSON schema of the body, if it takes one.
         query: Names of query parameters and whether each is required.
+        reply: JSON schema of the reply, where it is described.
     """
 
     method: str
@@ -158,6 +170,7 @@ class Route:
     summary: str
     body: Mapping[str, Any] | None = None
     query: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    reply: Mapping[str, Any] | None = None
 
 
 def _shown(value: object) -> object:
@@ -204,7 +217,10 @@ def _failure(error: RegistryError, request: Request) -> Reply:
             "request failed",
             extra={"path": request.scope["path"], "status": status, "why": str(error)},
         )
-    return Reply.of({"detail": str(error)}, status)
+    told: dict[str, object] = {"detail": str(error)}
+    if isinstance(error, Superseded):
+        told["superseded_by"] = error.by
+    return Reply.of(told, status)
 
 
 async def answer(handler: Handler, request: Request) -> Reply:
@@ -273,15 +289,25 @@ class Application:
 def _described(routes: Iterable[Route]) -> Handler:
     """A handler that serves the OpenAPI description of ``routes``."""
     paths: dict[str, dict[str, Any]] = {}
+    schemas: dict[str, Any] = {}
+
+    def content(schema: Mapping[str, Any]) -> dict[str, Any]:
+        plain = dict(schema)
+        schemas.update(plain.pop("$defs", {}))
+        return {"application/json": {"schema": plain}}
+
     for route in routes:
+        done: dict[str, Any] = {"description": "Done"}
+        if route.reply is not None:
+            done["content"] = content(route.reply)
         operation: dict[str, Any] = {
             "summary": route.summary,
-            "responses": {"200": {"description": "Done"}},
+            "responses": {"200": done},
         }
         if route.body is not None:
             operation["requestBody"] = {
                 "required": True,
-                "content": {"application/json": {"schema": route.body}},
+                "content": content(route.body),
             }
         if route.query:
             operation["parameters"] = [
@@ -294,6 +320,7 @@ def _described(routes: Iterable[Route]) -> Handler:
             "openapi": "3.1.0",
             "info": {"title": "redis-registry controller", "version": "1"},
             "paths": paths,
+            "components": {"schemas": schemas},
         }
     )
 

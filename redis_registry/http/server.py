@@ -17,6 +17,7 @@ from redis_registry.http.api import api_routes
 from redis_registry.http.app import Application
 from redis_registry.http.doors.dbgpt import dbgpt_routes
 from redis_registry.http.protocol import OneWriteProtocol
+from redis_registry.http.workers import worker_routes
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.settings import RegistrySettings
 from redis_registry.telemetry import DEAF, Telemetry
@@ -31,7 +32,9 @@ _log = logging.getLogger(__name__)
 
 def application(registry: RedisModelRegistry) -> Application:
     """The ASGI application of a replica; the registry stays its owner's to close."""
-    return Application([*api_routes(registry), *dbgpt_routes(registry)])
+    return Application(
+        [*api_routes(registry), *worker_routes(registry), *dbgpt_routes(registry)]
+    )
 
 
 class _Server(uvicorn.Server):

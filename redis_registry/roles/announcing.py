@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from types import TracebackType
@@ -22,11 +23,10 @@ from redis_registry.model import (
     ModelInstance,
     Readiness,
     explain_invalid,
+    superseded,
 )
-from redis_registry.roles.life import LAG_TICKS, HowToAnnounce, Life
+from redis_registry.roles.life import LAG_TICKS, MISSABLE, HowToAnnounce, Life
 from redis_registry.roles.senders import Sender
-from redis_registry.settings import RegistrySettings
-from redis_registry.store.operations import superseded
 
 __all__ = ["Announcement", "SyncAnnouncement", "new_life"]
 
@@ -40,19 +40,19 @@ _log = logging.getLogger(__name__)
 
 
 def new_life(
-    settings: RegistrySettings,
+    timeout_secs: float,
     instance: object,
     how: HowToAnnounce,
     *,
-    url: str | None,
+    urls: Sequence[str],
 ) -> Life:
     """A new life of an instance, to be announced.
 
     Args:
-        settings: The registry's.
+        timeout_secs: The registry's heartbeat timeout.
         instance: Who it is.
         how: How it is announced.
-        url: Where the registry is; ``None``: unknown.
+        urls: Where the registry is, or where its controllers are.
 
     Raises:
         InvalidInstance: Not an instance, an interval that can't keep it alive, or an address
@@ -60,24 +60,24 @@ def new_life(
     """
     given = checked(instance)
     _check_times(how)
-    life = Life.of(given, _interval_of(settings, given, how), how)
+    life = Life.of(given, _interval_of(timeout_secs, given, how), how)
     if not life.options.any_address:
-        check_address(given, url)
+        check_address(given, urls)
     return life
 
 
 def _interval_of(
-    settings: RegistrySettings, instance: ModelInstance, how: HowToAnnounce
+    timeout_secs: float, instance: ModelInstance, how: HowToAnnounce
 ) -> float:
     """From one heartbeat to the next: as asked for, else a third of the timeout.
 
     Raises:
         InvalidInstance: It is not above 0 and at most half of the timeout.
     """
-    timeout = instance.heartbeat_timeout_secs or settings.heartbeat_timeout_secs
+    timeout = instance.heartbeat_timeout_secs or timeout_secs
     given = how.get("interval_secs")
     interval = timeout / 3 if given is None else given
-    if not 0 < interval <= timeout / 2:
+    if not 0 < interval <= timeout / MISSABLE:
         msg = (
             f"interval_secs: {interval} can't keep an instance alive whose timeout is "
             f"{timeout:g} s: take at most half of it"
@@ -198,7 +198,7 @@ class _Announced:
 
     def _late(self) -> bool:
         _log.warning(
-            "the registry does not answer; going on, it will be told when it is back",
+            "the registry has not taken it yet; going on, it is told again and again",
             extra={"instance": str(self._life.instance.identity)},
         )
         return False

@@ -12,7 +12,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from redis_registry.errors import (
     RegistryClosed,
@@ -20,20 +19,11 @@ from redis_registry.errors import (
     RegistryUnavailable,
     Superseded,
 )
-from redis_registry.model import ModelInstance
+from redis_registry.model import Beat, ModelInstance, superseded
+from redis_registry.roles.channel import Channel, Said
 from redis_registry.roles.life import Life
-from redis_registry.store.executor import SyncExecutor
-from redis_registry.store.operations import (
-    UNKNOWN,
-    Beat,
-    Operation,
-    Operations,
-    superseded,
-)
 
 __all__ = ["Heartbeater", "tell_superseded"]
-
-T = TypeVar("T")
 
 TOGETHER = 0.1
 """A beat due within this share of its interval goes along with one that is due now."""
@@ -48,13 +38,11 @@ class Heartbeater:
     """Registers, beats, tells readiness and deregisters, in a thread of its own.
 
     Args:
-        operations: What to run; nobody else's.
-        executor: Where to run it.
+        channel: What it speaks through; nobody else does.
     """
 
-    def __init__(self, operations: Operations, executor: SyncExecutor) -> None:
-        self._operations = operations
-        self._executor = executor
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._lives: list[Life] = []
         self._changed = threading.Condition()
         self._woken = False
@@ -174,18 +162,18 @@ class Heartbeater:
         fresh = not life.attempted and life.age(time.monotonic()) < FRESH_SECS
         life.attempted = True
         try:
-            self._ask(self._operations.register(life.saying(said), version + 1))
+            taken = self._channel.register(life.saying(said), version + 1)
         except Superseded as error:
             if not (fresh and life.rename_after(error.by)):
                 raise
-            self._ask(self._operations.register(life.saying(said), version + 1))
-        life.tell_done(said, version)
+            taken = self._channel.register(life.saying(said), version + 1)
+        self._take(life, said, taken, version)
         life.failures = 0
-        interval = life.interval_secs
+        interval = life.pace_secs
         companions = [
             other.due
             for other in self._lives
-            if other.registered.done() and other.interval_secs == interval
+            if other.registered.done() and other.pace_secs == interval
         ]
         phase = random.uniform(0, interval)  # noqa: S311  not a secret
         life.due = min(companions, default=time.monotonic() + phase)
@@ -195,18 +183,30 @@ class Heartbeater:
     def _tell(self, life: Life) -> None:
         version, said = life.version, life.judged(time.monotonic())
         readiness, reason = said
-        known = self._ask(
-            self._operations.ready(life.instance, readiness, reason, version + 1)
-        )
-        if known == UNKNOWN:
+        taken = self._channel.ready(life.instance, readiness, reason, version + 1)
+        if taken is None:
             self._register(life)
         else:
+            self._take(life, said, taken, version)
+
+    @staticmethod
+    def _take(life: Life, said: Said, taken: Said, version: int) -> None:
+        """What the registry has on record now; not always what was said."""
+        if taken == said:
             life.tell_done(said, version)
+            return
+        if taken != life.told:
+            _log.warning(
+                "%s is not taken, will say it again",
+                said[0].value,
+                extra={"instance": str(life.instance.identity), "why": taken[1]},
+            )
+        life.told_otherwise(taken)
 
     def _leave(self, life: Life) -> None:
         if life.attempted:
             try:
-                self._ask(self._operations.deregister(life.instance, remove=False))
+                self._channel.deregister(life.instance)
             except RegistryUnavailable as error:
                 if time.monotonic() < life.leave_by:
                     raise
@@ -220,13 +220,11 @@ class Heartbeater:
         now = time.monotonic()
         if not any(life.due <= now for life in lives):
             return
-        due = [
-            life for life in lives if life.due <= now + TOGETHER * life.interval_secs
-        ]
+        due = [life for life in lives if life.due <= now + TOGETHER * life.pace_secs]
         records = [life.saying(life.told or life.wanted) for life in due]
         loads = [life.evidence(now) for life in due]
         try:
-            beats = self._ask(self._operations.heartbeats(records, loads))
+            beats = self._channel.heartbeats(records, loads)
         except RegistryError as error:
             self._failed(due, error)
             return
@@ -235,13 +233,17 @@ class Heartbeater:
             if beat is Beat.SUPERSEDED:
                 self._supersede(life, superseded(life.instance))
                 continue
+            if beat is Beat.REREGISTER:
+                self._try(life, self._register)
+                continue
             if life.failures:
                 _log.info(
                     "heartbeats are taken again",
                     extra={"instance": str(life.instance.identity)},
                 )
             life.failures = 0
-            life.due = now + factor * life.interval_secs
+            life.follow(self._channel.advised_interval_secs)
+            life.due = now + factor * life.pace_secs
 
     def _failed(self, lives: Sequence[Life], error: RegistryError) -> None:
         """Try again: soon after a first failure, then once an interval, each at its own time.
@@ -252,7 +254,7 @@ class Heartbeater:
         now, chance = time.monotonic(), random.uniform(0, 0.5)  # noqa: S311  not a secret
         for life in lives:
             life.failures += 1
-            interval = life.interval_secs
+            interval = life.pace_secs
             life.due = now + interval * (chance if life.failures == 1 else 1.0)
             if life.leaving:
                 life.due = min(life.due, now + chance)
@@ -277,10 +279,6 @@ class Heartbeater:
             if life in self._lives:
                 self._lives.remove(life)
         life.end(error)
-
-    def _ask(self, operation: Operation[T]) -> T:
-        """One attempt: pauses between attempts are this module's business."""
-        return self._executor.run(operation, deadline_secs=0.0)
 
 
 def tell_superseded(life: Life) -> None:

@@ -23,6 +23,9 @@ __all__ = ["Life", "LifeOptions"]
 LAG_TICKS = 4
 """How often in an interval the event loop shows that it runs."""
 
+MISSABLE = 2
+"""At least so many heartbeats belong into a timeout."""
+
 
 class HowToAnnounce(TypedDict, total=False):
     """The fields of :class:`LifeOptions`, as keywords."""
@@ -82,6 +85,8 @@ class Life:
         error: Why nothing more will be said, where that is not goodbye.
         begun: Its block was entered.
         attempted: A registration was sent; whether it arrived, nobody may know.
+        pace_secs: From one heartbeat to the next as things are: the registry may advise a
+            longer time.
     """
 
     instance: ModelInstance
@@ -100,9 +105,12 @@ class Life:
     error: RegistryError | None = None
     begun: bool = False
     attempted: bool = False
+    pace_secs: float = 0.0
 
     def __post_init__(self) -> None:
         now = time.monotonic()
+        self.pace_secs = self.interval_secs
+        self._again = 0.0
         self._lock = threading.Lock()
         self._began = self._progressed = now
         self._wanted = (self.instance.readiness, self.instance.reason or "")
@@ -196,6 +204,7 @@ class Life:
                 future.set_exception(self.error or _over())
                 return future
             self._wanted = (readiness, reason)
+            self._again = 0.0
             self._progressed = time.monotonic()
             self.version += 1
             self._untold.append((self.version, future))
@@ -209,6 +218,16 @@ class Life:
             self._untold = [item for item in self._untold if item[0] > version]
         for future in done:
             future.set_result(None)
+
+    def told_otherwise(self, taken: tuple[Readiness, str]) -> None:
+        """The registry has something else on record; it is told again with the next heartbeat."""
+        self.told = taken
+        self._again = time.monotonic() + self.pace_secs
+
+    def follow(self, advised_secs: float | None) -> None:
+        """Beat as seldom as advised, as far as its timeout and its own interval allow."""
+        most = (self.instance.heartbeat_timeout_secs or 0.0) / MISSABLE
+        self.pace_secs = max(self.interval_secs, min(advised_secs or 0.0, most))
 
     def end(self, error: RegistryError | None) -> None:
         """Nothing more will be said: those who wait are told."""
@@ -297,11 +316,13 @@ class Life:
 
     def news(self, now: float) -> bool:
         """Whether the registry doesn't know yet what is to be said."""
+        if now < self._again:
+            return False
         return self.judged(now) != self.told or bool(self._untold)
 
     def next_judgement(self, now: float) -> float:
         """When the evidence may turn against its word, by the monotonic clock."""
-        moments = [float("inf")]
+        moments = [float("inf"), self._again]
         if (budget := self.options.startup_budget_secs) is not None:
             moments.append(self._began + budget)
         if (patience := self.options.progress_timeout_secs) is not None:

@@ -22,7 +22,6 @@ from redis_registry.errors import RegistryClosed, RegistryError, Superseded
 from redis_registry.model import ModelInstance, Readiness
 from redis_registry.roles.heartbeater import tell_superseded
 from redis_registry.roles.life import LAG_TICKS, Life
-from redis_registry.settings import RegistrySettings
 
 __all__ = ["SenderProcess"]
 
@@ -36,13 +35,11 @@ class SenderProcess:
     """Speaks for lives through a child process; used as a :class:`Heartbeater`.
 
     Args:
-        settings: The registry's.
-        actor: Who acts, for the events.
+        channel: What it is to speak through, as :meth:`Channel.described` has it.
     """
 
-    def __init__(self, settings: RegistrySettings, *, actor: str) -> None:
-        self._settings = settings
-        self._actor = actor
+    def __init__(self, channel: Mapping[str, Any]) -> None:
+        self._channel = channel
         self._lives: dict[int, Life] = {}
         self._number = 0
         self._changed = threading.Condition()
@@ -125,8 +122,7 @@ class SenderProcess:
         )
         hearing.start()
         try:
-            settings = self._settings.model_dump(mode="json")
-            self._write(said, {"settings": settings, "actor": self._actor})
+            self._write(said, {"channel": self._channel})
             self._feed(said)
         except OSError:
             _log.exception("the sender's process has ended, it is started again")

@@ -13,19 +13,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from redis_registry.roles.channel import Channel, open_channel
 from redis_registry.roles.heartbeater import Heartbeater
 from redis_registry.roles.life import Life
-from redis_registry.settings import RegistrySettings
-from redis_registry.store.executor import SyncExecutor
-from redis_registry.store.operations import Operations
 
 
 class _Child:
     """The program: hears what is said, and speaks for it."""
 
-    def __init__(self, settings: RegistrySettings, actor: str) -> None:
-        executor = SyncExecutor(settings)
-        self._heartbeater = Heartbeater(Operations(settings, actor=actor), executor)
+    def __init__(self, channel: Channel) -> None:
+        self._heartbeater = Heartbeater(channel)
         self._lives: dict[int, Life] = {}
         self._lock = threading.Lock()
 
@@ -74,7 +71,7 @@ class _Child:
 
 def _main() -> None:
     first = json.loads(sys.stdin.readline())
-    child = _Child(RegistrySettings.of(**first["settings"]), first["actor"])
+    child = _Child(open_channel(first["channel"]))
     for line in sys.stdin:
         child.hear(json.loads(line))
     os._exit(0)  # the worker has ended: say no more, not even goodbye

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from redis_registry.errors import ConfigurationError
+from redis_registry.roles.channel import Channel
 from redis_registry.roles.heartbeater import Heartbeater
 from redis_registry.roles.life import Life
 from redis_registry.roles.sender_process import SenderProcess
-from redis_registry.settings import RegistrySettings
-from redis_registry.store.executor import SyncExecutor
-from redis_registry.store.operations import Operations
 
 __all__ = ["Sender", "Senders"]
 
@@ -19,24 +16,21 @@ class Senders:
     """The senders of one registry object; each starts with its first life.
 
     Args:
-        settings: The registry's.
-        executor: What the thread uses.
-        actor: Who acts, for the events.
+        channel: What the thread speaks through; the process opens the same.
     """
 
-    def __init__(
-        self, settings: RegistrySettings, executor: SyncExecutor, *, actor: str
-    ) -> None:
-        # Operations of their own: what they remember is for one thread.
-        self._thread = Heartbeater(Operations(settings, actor=actor), executor)
-        self._process = SenderProcess(settings, actor=actor)
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._thread = Heartbeater(channel)
+        self._process: SenderProcess | None = None
 
     @property
     def alive(self) -> bool:
         """Whether any of them runs."""
-        return self._thread.alive or self._process.alive
+        process = self._process
+        return self._thread.alive or (process is not None and process.alive)
 
-    def of(self, life: Life, url: str | None) -> Sender:
+    def of(self, life: Life) -> Sender:
         """The sender that a life asks for.
 
         Raises:
@@ -44,12 +38,13 @@ class Senders:
         """
         if life.options.sender == "thread":
             return self._thread
-        if url is None:
-            msg = "sender='process' needs to know where Redis is: build the registry with from_url"
-            raise ConfigurationError(msg)
+        if self._process is None:
+            self._process = SenderProcess(self._channel.described())
         return self._process
 
     def stop(self) -> None:
         """Stop them, without goodbye."""
         self._thread.stop()
-        self._process.stop()
+        if self._process is not None:
+            self._process.stop()
+        self._channel.close()

@@ -5,18 +5,16 @@ from __future__ import annotations
 from redis_registry.store.calls import Call, Operation
 from redis_registry.store.readers import READ_PAGE, Readers
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
-from redis_registry.store.writers import UNKNOWN, Beat, Writers, superseded
+from redis_registry.store.writers import UNKNOWN, Writers
 
 __all__ = [
     "READ_PAGE",
     "SWEEP_PAGE",
     "UNKNOWN",
-    "Beat",
     "Call",
     "Operation",
     "Operations",
     "Term",
-    "superseded",
 ]
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from enum import Enum
 from operator import itemgetter
 
-from redis_registry.errors import Superseded
-from redis_registry.model import MAX_REASON, Load, ModelInstance, Readiness
+from redis_registry.model import (
+    MAX_REASON,
+    Beat,
+    Load,
+    ModelInstance,
+    Readiness,
+    superseded,
+)
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.calls import Call, Calls, Operation, ask, chunks, text, texts
 from redis_registry.wire.codec import (
@@ -19,7 +24,7 @@ from redis_registry.wire.codec import (
 )
 from redis_registry.wire.keys import address_of, escape, identity_text, partition_of
 
-__all__ = ["UNKNOWN", "Beat", "Writers", "superseded"]
+__all__ = ["UNKNOWN", "Writers"]
 
 BEAT_CHUNK = 1000
 """Heartbeats per call: about 1 ms of Redis's time."""
@@ -44,14 +49,6 @@ def _key(instance: ModelInstance) -> _Key:
     return _fields(
         instance.__dict__
     )  # a quarter cheaper than its attributes one by one
-
-
-class Beat(Enum):
-    """How a heartbeat was answered."""
-
-    TAKEN = "taken"
-    UNKNOWN = "unknown"
-    SUPERSEDED = "superseded"
 
 
 class Writers(Calls):
@@ -172,9 +169,13 @@ class Writers(Calls):
         return revision
 
     def heartbeats(
-        self, instances: Sequence[ModelInstance], loads: Sequence[Load] = ()
+        self,
+        instances: Sequence[ModelInstance],
+        loads: Sequence[Load] = (),
+        *,
+        whole: bool = True,
     ) -> Operation[list[Beat]]:
-        """Move many deadlines; unknown instances are registered with all they carry.
+        """Move many deadlines; unknown instances are registered when they are ``whole``.
 
         One call a partition and 1,000 instances; those that missed take a second one. With
         ``loads``, one for each, the calls carry them, 250 at a time.
@@ -197,7 +198,7 @@ class Writers(Calls):
         missed = {member for reply in (yield calls) for member in reply}
         if missed:
             late = [i for i, (_, member) in enumerate(beliefs) if member in missed]
-            yield from self._revive(instances, late, partitions, outcomes)
+            yield from self._revive(instances, late, partitions, outcomes, whole=whole)
         return outcomes
 
     def _believe(self, instance: ModelInstance, tail: str | None = None) -> _Belief:
@@ -259,6 +260,8 @@ class Writers(Calls):
         late: Sequence[int],
         partitions: int,
         outcomes: list[Beat],
+        *,
+        whole: bool,
     ) -> Operation[None]:
         """What became of the heartbeats that missed; fills ``outcomes``."""
         homes: dict[int, list[int]] = defaultdict(list)
@@ -289,8 +292,10 @@ class Writers(Calls):
                     known = tail != "unknown"
                     self._believe(instances[place], tail if known else None)
                     if not known:
+                        outcomes[place] = Beat.REREGISTER
                         unknown.append(place)
-            yield from self._register_absent(home, instances, unknown, outcomes)
+            if whole:
+                yield from self._register_absent(home, instances, unknown, outcomes)
 
     def _register_absent(
         self,
@@ -304,8 +309,7 @@ class Writers(Calls):
                 self._register(home, instances[i], "absent") for i in chunk
             ]
             for place, (revision, _) in zip(chunk, revisions, strict=True):
-                if revision < 0:
-                    outcomes[place] = Beat.SUPERSEDED
+                outcomes[place] = Beat.SUPERSEDED if revision < 0 else Beat.TAKEN
 
 
 def _by_home(
@@ -318,14 +322,3 @@ def _by_home(
     for instance, belief in zip(instances, beliefs, strict=True):
         homes[partition_of(instance.model_name, partitions)].append(belief)
     return dict(homes)
-
-
-def superseded(instance: ModelInstance, by: str | None = None) -> Superseded:
-    """The error for a call of an incarnation that has been replaced, or has ended."""
-    error = Superseded(
-        f"{instance.identity}: incarnation {instance.incarnation} is superseded: a newer one lives at the "
-        "same address, or it has deregistered itself. This process must stop claiming it; a new "
-        "life begins with a new_incarnation()"
-    )
-    error.by = by
-    return error

@@ -13,7 +13,7 @@ import pytest
 from redis_registry import Readiness, RedisModelRegistry
 from redis_registry.http.app import HTTPError, Request
 from redis_registry.http.server import application
-from tests.conftest import SLOW, Bench, Server
+from tests.conftest import Bench
 from tests.helpers import instance, instances
 
 MODELS, HEARTBEAT = "/api/controller/models", "/api/controller/heartbeat"
@@ -22,18 +22,6 @@ BODY = (
     b'"healthy":false,"enabled":true,"prompt_template":null,"last_heartbeat":null,'
     b'"remove_from_registry":false}'
 )
-
-
-@pytest.fixture
-async def web(server: Server, no_tasks_left: None) -> AsyncIterator[httpx.AsyncClient]:
-    async with RedisModelRegistry.from_url(
-        server.url, run_checker=False, operation_timeout_secs=0.5, **SLOW
-    ) as registry:
-        transport = httpx.ASGITransport(application(registry))
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://c"
-        ) as client:
-            yield client
 
 
 async def listed(web: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:

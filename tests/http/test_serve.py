@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +17,9 @@ import pytest
 from redis_registry.embedded import free_port
 from tests.conftest import Server
 from tests.helpers import wait_for
+from tests.replica import Replica
 
 BODY = {"model_name": "glm@llm", "host": "10.0.0.1", "port": 8001}
-
-
-class Replica:
-    """One controller process."""
-
-    def __init__(self, *options: str, log: Path) -> None:
-        self.port = free_port()
-        self.base = f"http://127.0.0.1:{self.port}"
-        self.log = log
-        command = [sys.executable, "-m", "redis_registry", "serve", *options]
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*command, "--port", str(self.port), "--log-format", "json"],
-                stderr=output,
-                stdout=subprocess.DEVNULL,
-            )
-
-    def health(self) -> int:
-        try:
-            return httpx.get(f"{self.base}/api/health", timeout=5).status_code
-        except httpx.HTTPError:
-            return 0
-
-    def up(self) -> None:
-        wait_for(lambda: self.health() == 200, "the replica is up", within_secs=20)
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(15)
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
-@pytest.fixture
-def replicas() -> Iterator[list[Replica]]:
-    made: list[Replica] = []
-    yield made
-    for replica in made:
-        if replica.process.poll() is None:
-            replica.process.send_signal(signal.SIGCONT)
-            replica.process.kill()
-            replica.process.wait()
 
 
 def test_it_serves_logs_and_stops_with_zero(

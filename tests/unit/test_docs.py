@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from redis_registry import GuardSettings, RegistrySettings
+from redis_registry.remote import RemoteSettings
 from redis_registry.wire import keys
 from tests.helpers import KNOWN
 from tests.mutants.catalogue import MUTANTS, Mutant
@@ -45,12 +46,13 @@ def test_every_promise_has_a_mutant() -> None:
 
 def test_the_settings_page_names_every_setting_and_its_default() -> None:
     page = _read("docs/reference/settings.md")
-    for kind in (RegistrySettings, GuardSettings):
+    for kind in (RegistrySettings, GuardSettings, RemoteSettings):
         prefix = kind.model_config.get("env_prefix", "")
         for name, field in kind.model_fields.items():
             if name != "guard":
                 variable = f"{prefix}{name.upper()}"
-                assert f"| `{name}` | `{variable}` | `{field.default}` |" in page
+                default = "required" if field.is_required() else field.default
+                assert f"| `{name}` | `{variable}` | `{default}` |" in page
 
 
 def test_the_keyspace_table_names_every_key() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from redis_registry.http.app import Reply, Request, Route, invalid
+from redis_registry.http.app import SCHEMA_REF, Reply, Request, Route, invalid
 from redis_registry.model import ModelInstance
 from redis_registry.registry import RedisModelRegistry
 
@@ -102,7 +102,7 @@ def dbgpt_routes(registry: RedisModelRegistry) -> list[Route]:
     """The four routes of DB-GPT's controller; ``/api/health`` is the application's own."""
     door = _Door(registry)
     models = "/api/controller/models"
-    body = ModelInstance.model_json_schema()
+    body = ModelInstance.model_json_schema(ref_template=SCHEMA_REF)
     removing = {name: name != "remove_from_registry" for name in _DELETE_FIELDS}
     reading = {"model_name": False, "healthy_only": False}
     return [

@@ -1,0 +1,135 @@
+"""What a sender speaks through: to Redis itself, or to a controller by HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from redis_registry.errors import ConfigurationError
+from redis_registry.model import Beat, Load, ModelInstance, Readiness
+from redis_registry.remote import Controllers, RemoteSettings
+from redis_registry.settings import RegistrySettings
+from redis_registry.store.executor import SyncExecutor
+from redis_registry.store.operations import UNKNOWN, Operation, Operations
+
+__all__ = ["Channel", "RedisChannel", "Said", "open_channel"]
+
+T = TypeVar("T")
+
+Said = tuple[Readiness, str]
+"""A readiness and its reason."""
+
+
+class Channel(Protocol):
+    """One attempt a call: pauses between attempts are the sender's business.
+
+    Every call raises ``RegistryUnavailable`` when nobody answered, and ``Superseded`` when a
+    newer life has the address.
+
+    Attributes:
+        advised_interval_secs: The registry asks to be called this seldom; ``None``: it doesn't.
+    """
+
+    advised_interval_secs: float | None
+
+    def register(self, instance: ModelInstance, order: int) -> Said:
+        """Register with all it carries; what is on record now."""
+        ...
+
+    def ready(
+        self, instance: ModelInstance, readiness: Readiness, reason: str, order: int
+    ) -> Said | None:
+        """Say a readiness; what is on record now, or ``None``: it must register."""
+        ...
+
+    def deregister(self, instance: ModelInstance) -> None:
+        """Say goodbye."""
+        ...
+
+    def heartbeats(
+        self, instances: Sequence[ModelInstance], loads: Sequence[Load]
+    ) -> list[Beat]:
+        """Beat for all of them, with one load each."""
+        ...
+
+    def described(self) -> Mapping[str, Any]:
+        """All that :func:`open_channel` in another process needs, as JSON would have it.
+
+        Raises:
+            ConfigurationError: It can't be opened again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up its connections."""
+        ...
+
+
+class RedisChannel:
+    """Straight to Redis.
+
+    Args:
+        settings: The registry's.
+        executor: Whose connections to use; its owner closes it. ``None``: one of its own.
+        actor: Who acts, for the events.
+        reopens: Whether another process can connect as this one does.
+    """
+
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        executor: SyncExecutor | None = None,
+        *,
+        actor: str,
+        reopens: bool = True,
+    ) -> None:
+        self.advised_interval_secs: float | None = None
+        self._settings = settings
+        self._executor = executor or SyncExecutor(settings)
+        # Operations of its own: what they remember is for one thread.
+        self._operations = Operations(settings, actor=actor)
+        self._reopens = reopens
+
+    def register(self, instance: ModelInstance, order: int) -> Said:
+        """As :meth:`Channel.register`."""
+        self._ask(self._operations.register(instance, order))
+        return instance.readiness, instance.reason or ""
+
+    def ready(
+        self, instance: ModelInstance, readiness: Readiness, reason: str, order: int
+    ) -> Said | None:
+        """As :meth:`Channel.ready`."""
+        known = self._ask(self._operations.ready(instance, readiness, reason, order))
+        return None if known == UNKNOWN else (readiness, reason)
+
+    def deregister(self, instance: ModelInstance) -> None:
+        """As :meth:`Channel.deregister`."""
+        self._ask(self._operations.deregister(instance, remove=False))
+
+    def heartbeats(
+        self, instances: Sequence[ModelInstance], loads: Sequence[Load]
+    ) -> list[Beat]:
+        """As :meth:`Channel.heartbeats`."""
+        return self._ask(self._operations.heartbeats(instances, loads))
+
+    def described(self) -> Mapping[str, Any]:
+        """As :meth:`Channel.described`."""
+        if not self._reopens:
+            msg = "sender='process' needs to know where Redis is: build the registry with from_url"
+            raise ConfigurationError(msg)
+        settings = self._settings.model_dump(mode="json")
+        return {"redis": settings, "actor": self._operations.actor}
+
+    def close(self) -> None:
+        """As :meth:`Channel.close`; the executor is its owner's to close."""
+
+    def _ask(self, operation: Operation[T]) -> T:
+        return self._executor.run(operation, deadline_secs=0.0)
+
+
+def open_channel(described: Mapping[str, Any]) -> Channel:
+    """Open, in this process, what another one described."""
+    if "redis" in described:
+        settings = RegistrySettings.of(**described["redis"])
+        return RedisChannel(settings, actor=described["actor"])
+    return Controllers(RemoteSettings.of(**described["controllers"]))
