@@ -25,7 +25,7 @@ from redis_registry.model import (
     explain_invalid,
     superseded,
 )
-from redis_registry.roles.life import LAG_TICKS, MISSABLE, HowToAnnounce, Life
+from redis_registry.roles.life import BEATS_IN_TIMEOUT, LAG_TICKS, HowToAnnounce, Life
 from redis_registry.roles.senders import Sender
 
 __all__ = ["Announcement", "SyncAnnouncement", "new_life"]
@@ -77,7 +77,7 @@ def _interval_of(
     timeout = instance.heartbeat_timeout_secs or timeout_secs
     given = how.get("interval_secs")
     interval = timeout / 3 if given is None else given
-    if not 0 < interval <= timeout / MISSABLE:
+    if not 0 < interval <= timeout / BEATS_IN_TIMEOUT:
         msg = (
             f"interval_secs: {interval} can't keep an instance alive whose timeout is "
             f"{timeout:g} s: take at most half of it"

@@ -23,7 +23,7 @@ __all__ = ["Life", "LifeOptions"]
 LAG_TICKS = 4
 """How often in an interval the event loop shows that it runs."""
 
-MISSABLE = 2
+BEATS_IN_TIMEOUT = 2
 """At least so many heartbeats belong into a timeout."""
 
 
@@ -226,7 +226,7 @@ class Life:
 
     def follow(self, advised_secs: float | None) -> None:
         """Beat as seldom as advised, as far as its timeout and its own interval allow."""
-        most = (self.instance.heartbeat_timeout_secs or 0.0) / MISSABLE
+        most = (self.instance.heartbeat_timeout_secs or 0.0) / BEATS_IN_TIMEOUT
         self.pace_secs = max(self.interval_secs, min(advised_secs or 0.0, most))
 
     def end(self, error: RegistryError | None) -> None:
