@@ -26,7 +26,7 @@ from typing import Self
 
 from redis_registry.errors import EmbeddedServerError
 
-__all__ = ["EmbeddedServer", "find_server"]
+__all__ = ["EmbeddedServer", "die_with", "find_server"]
 
 START_SECS = 10.0
 STOP_SECS = 5.0
@@ -63,7 +63,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def die_with(parent: int) -> Callable[[], None]:
     """Linux: have the kernel end the child when its parent is gone, however it went."""
 
     def between_fork_and_exec() -> None:  # pragma: no cover  another process
@@ -141,7 +141,7 @@ class EmbeddedServer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  only calls prctl
+                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509  only calls prctl
                 process_group=0,  # a Ctrl-C in the terminal is for us, not for it
             )
         try:

@@ -15,6 +15,7 @@
     │   └── KeyConflict              a key of the registry is held by a value of another type
     ├── Superseded                   a newer incarnation lives at this address
     ├── LeaseLost                    another checker holds the lease (or a newer term of it)
+    ├── AgentError                   an agent can't do its work; carries its exit code
     ├── EmbeddedServerError          no server binary, or it did not start
     └── RegistryClosed               the registry was closed before this call
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 __all__ = [
     "AccessDenied",
+    "AgentError",
     "ConfigurationError",
     "EmbeddedServerError",
     "FormatMismatch",
@@ -107,6 +109,19 @@ class Superseded(RegistryError):
 
 class LeaseLost(RegistryError):
     """Another checker holds the lease, so this sweep ends without having changed a thing more."""
+
+
+class AgentError(RegistryError):
+    """An agent can't make its server a worker; nothing is left registered.
+
+    Args:
+        message: What is wrong, and what to do.
+        exit_code: What the agent's process ends with.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class EmbeddedServerError(RegistryError):

@@ -152,9 +152,9 @@ class Controllers:
             return None
         return self._on_record(answer, readiness, reason)
 
-    def deregister(self, instance: ModelInstance) -> None:
-        """Say goodbye."""
-        self._post("deregister", wire.Answer, instance)
+    def deregister(self, instance: ModelInstance, *, remove: bool) -> None:
+        """Say goodbye; it stays listed as unhealthy unless it is to be removed."""
+        self._post("deregister", wire.Answer, instance, remove=remove)
 
     def heartbeats(
         self, instances: Sequence[ModelInstance], loads: Sequence[Load]

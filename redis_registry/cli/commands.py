@@ -14,9 +14,18 @@ import typer
 from rich.console import Console
 
 from redis_registry import __version__
-from redis_registry.cli.logs import set_up_logs
+from redis_registry.cli.common import (
+    NAMESPACE,
+    URL,
+    LogFormat,
+    LogLevel,
+    Namespace,
+    Url,
+    app,
+    log_as_asked,
+    told,
+)
 from redis_registry.cli.tables import ago, instances_table
-from redis_registry.errors import ConfigurationError, RegistryError
 from redis_registry.settings import RegistrySettings
 from redis_registry.sync_registry import SyncModelRegistry
 
@@ -25,59 +34,23 @@ __all__ = ["app"]
 T = TypeVar("T")
 
 _FIELDS = RegistrySettings.model_fields
-_URL: str = _FIELDS["url"].default
-_NAMESPACE: str = _FIELDS["namespace"].default
 _HEARTBEAT_INTERVAL_SECS: float = _FIELDS["heartbeat_interval_secs"].default
 _HEARTBEAT_TIMEOUT_SECS: float = _FIELDS["heartbeat_timeout_secs"].default
 _FORGET_AFTER_SECS: float = _FIELDS["forget_after_secs"].default
-
-app = typer.Typer(
-    help="A registry of model workers on Redis that tells the truth.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-
-Url = Annotated[
-    str,
-    typer.Option(
-        envvar="REDIS_REGISTRY_URL",
-        help="Redis or Valkey: redis://, rediss://, unix://, valkey://.",
-    ),
-]
-Namespace = Annotated[
-    str,
-    typer.Option(
-        envvar="REDIS_REGISTRY_NAMESPACE",
-        help="Registries of different namespaces don't see each other.",
-    ),
-]
 
 
 @contextmanager
 def _reading(url: str, namespace: str) -> Generator[SyncModelRegistry]:
     """A registry to look into; its errors in one line, its warnings not at all."""
     logging.getLogger("redis_registry").addHandler(logging.NullHandler())
-    with _told(), SyncModelRegistry.from_url(url, namespace=namespace) as registry:
+    with told(), SyncModelRegistry.from_url(url, namespace=namespace) as registry:
         yield registry
-
-
-@contextmanager
-def _told() -> Generator[None]:
-    """Errors of ours in one line: 2 for a wrong setting, 1 for the rest."""
-    try:
-        yield
-    except RegistryError as error:
-        typer.echo(f"redis-registry: {error}", err=True)
-        code = 2 if isinstance(error, ConfigurationError) else 1
-        raise typer.Exit(code) from error
 
 
 @app.command()
 def serve(
-    url: Url = _URL,
-    namespace: Namespace = _NAMESPACE,
+    url: Url = URL,
+    namespace: Namespace = NAMESPACE,
     host: Annotated[
         str, typer.Option(envvar="REDIS_REGISTRY_HOST", help="Address to listen on.")
     ] = "127.0.0.1",
@@ -116,15 +89,8 @@ def serve(
             help="Start a throw-away server of our own instead of using --url.",
         ),
     ] = False,
-    log_format: Annotated[
-        str, typer.Option(envvar="REDIS_REGISTRY_LOG_FORMAT", help="console or json.")
-    ] = "console",
-    log_level: Annotated[
-        str,
-        typer.Option(
-            envvar="REDIS_REGISTRY_LOG_LEVEL", help="debug, info, warning or error."
-        ),
-    ] = "info",
+    log_format: LogFormat = "console",
+    log_level: LogLevel = "info",
 ) -> None:
     """Run one controller replica: DB-GPT's HTTP API, the checker, health.
 
@@ -140,14 +106,8 @@ def serve(
             err=True,
         )
         raise typer.Exit(2) from error
-    if log_format not in ("console", "json"):
-        raise typer.BadParameter("console or json", param_hint="--log-format")
-    if log_level not in ("debug", "info", "warning", "error"):
-        raise typer.BadParameter(
-            "debug, info, warning or error", param_hint="--log-level"
-        )
-    set_up_logs("json" if log_format == "json" else "console", log_level)
-    with _told():
+    log_as_asked(log_format, log_level)
+    with told():
         settings = RegistrySettings.of(
             url=url,
             namespace=namespace,
@@ -171,8 +131,8 @@ def _loop() -> Callable[[Any], Any]:
 
 @app.command("list")
 def list_(
-    url: Url = _URL,
-    namespace: Namespace = _NAMESPACE,
+    url: Url = URL,
+    namespace: Namespace = NAMESPACE,
     model: Annotated[
         str | None, typer.Option(help="Only instances of this model.")
     ] = None,
@@ -202,8 +162,8 @@ def list_(
 
 @app.command()
 def status(
-    url: Url = _URL,
-    namespace: Namespace = _NAMESPACE,
+    url: Url = URL,
+    namespace: Namespace = NAMESPACE,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show what the registry knows of itself: lease, recovery, guard, counts."""

@@ -167,6 +167,10 @@ class _Announced:
         """Show that work gets done, where the number in flight doesn't."""
         self._life.progress()
 
+    def forget(self) -> None:
+        """Have it removed at the end of the block, not left listed as unhealthy."""
+        self._life.forgotten = True
+
     def _say(self, readiness: Readiness, reason: str) -> Future[None]:
         if not self._life.begun:
             msg = "not announced yet: use it as a context manager, (async) with"

@@ -42,8 +42,8 @@ class Channel(Protocol):
         """Say a readiness; what is on record now, or ``None``: it must register."""
         ...
 
-    def deregister(self, instance: ModelInstance) -> None:
-        """Say goodbye."""
+    def deregister(self, instance: ModelInstance, *, remove: bool) -> None:
+        """Say goodbye; it stays listed as unhealthy unless it is to be removed."""
         ...
 
     def heartbeats(
@@ -102,9 +102,9 @@ class RedisChannel:
         known = self._ask(self._operations.ready(instance, readiness, reason, order))
         return None if known == UNKNOWN else (readiness, reason)
 
-    def deregister(self, instance: ModelInstance) -> None:
+    def deregister(self, instance: ModelInstance, *, remove: bool) -> None:
         """As :meth:`Channel.deregister`."""
-        self._ask(self._operations.deregister(instance, remove=False))
+        self._ask(self._operations.deregister(instance, remove=remove))
 
     def heartbeats(
         self, instances: Sequence[ModelInstance], loads: Sequence[Load]

@@ -206,7 +206,7 @@ class Heartbeater:
     def _leave(self, life: Life) -> None:
         if life.attempted:
             try:
-                self._channel.deregister(life.instance)
+                self._channel.deregister(life.instance, remove=life.forgotten)
             except RegistryUnavailable as error:
                 if time.monotonic() < life.leave_by:
                     raise

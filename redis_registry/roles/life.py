@@ -78,6 +78,7 @@ class Life:
         gone: Done when it was deregistered, or that was given up.
         told: The readiness and reason that the registry knows.
         leaving: It is to be deregistered.
+        forgotten: It is to be removed, not left listed as unhealthy.
         leave_by: Until when that is tried, by the monotonic clock.
         renameable: Its incarnation was made here, so another one may be.
         superseded: A newer life lives at its address.
@@ -98,6 +99,7 @@ class Life:
     gone: Future[None] = field(default_factory=Future[None])
     told: tuple[Readiness, str] | None = None
     leaving: bool = False
+    forgotten: bool = False
     leave_by: float = 0.0
     renameable: bool = False
     superseded: bool = False
@@ -174,6 +176,7 @@ class Life:
                 "progressed": self._progressed,
                 "ticked": self._ticked,
                 "leaving": self.leaving,
+                "forgotten": self.forgotten,
                 "leave_by": self.leave_by,
             }
 
@@ -188,7 +191,8 @@ class Life:
             self._wanted = (Readiness(readiness), reason)
         self._load = Load.model_validate(said["load"])
         self._progressed, self._ticked = said["progressed"], said["ticked"]
-        self.leave_by, self.leaving = said["leave_by"], said["leaving"]
+        self.forgotten, self.leave_by = said["forgotten"], said["leave_by"]
+        self.leaving = said["leaving"]
         return asked
 
     @property

@@ -1,0 +1,93 @@
+"""What the commands share: the application, their common options, how errors are told."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from redis_registry.cli.logs import set_up_logs
+from redis_registry.errors import (
+    AgentError,
+    ConfigurationError,
+    InvalidInstance,
+    RegistryError,
+)
+from redis_registry.settings import RegistrySettings
+
+__all__ = [
+    "NAMESPACE",
+    "URL",
+    "LogFormat",
+    "LogLevel",
+    "Namespace",
+    "Url",
+    "app",
+    "log_as_asked",
+    "told",
+]
+
+URL: str = RegistrySettings.model_fields["url"].default
+NAMESPACE: str = RegistrySettings.model_fields["namespace"].default
+
+app = typer.Typer(
+    help="A registry of model workers on Redis that tells the truth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+Url = Annotated[
+    str,
+    typer.Option(
+        envvar="REDIS_REGISTRY_URL",
+        help="Redis or Valkey: redis://, rediss://, unix://, valkey://.",
+    ),
+]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        envvar="REDIS_REGISTRY_NAMESPACE",
+        help="Registries of different namespaces don't see each other.",
+    ),
+]
+LogFormat = Annotated[
+    str, typer.Option(envvar="REDIS_REGISTRY_LOG_FORMAT", help="console or json.")
+]
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        envvar="REDIS_REGISTRY_LOG_LEVEL", help="debug, info, warning or error."
+    ),
+]
+
+
+def log_as_asked(log_format: str, log_level: str) -> None:
+    """Set up the logs.
+
+    Raises:
+        typer.BadParameter: There is no such format or level.
+    """
+    if log_format not in ("console", "json"):
+        raise typer.BadParameter("console or json", param_hint="--log-format")
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise typer.BadParameter(
+            "debug, info, warning or error", param_hint="--log-level"
+        )
+    set_up_logs("json" if log_format == "json" else "console", log_level)
+
+
+@contextmanager
+def told() -> Generator[None]:
+    """Errors of ours in one line: 2 for a wrong option, an agent's own code, 1 for the rest."""
+    try:
+        yield
+    except RegistryError as error:
+        typer.echo(f"redis-registry: {error}", err=True)
+        code = 2 if isinstance(error, ConfigurationError | InvalidInstance) else 1
+        if isinstance(error, AgentError):
+            code = error.exit_code
+        raise typer.Exit(code) from error
