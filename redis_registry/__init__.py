@@ -7,6 +7,7 @@ from redis_registry.core.address import own_address
 from redis_registry.core.events import Event, Kind
 from redis_registry.errors import (
     AccessDenied,
+    AgentError,
     ConfigurationError,
     EmbeddedServerError,
     FormatMismatch,
@@ -43,6 +44,7 @@ __version__ = _version("redis-registry")
 
 __all__ = [
     "AccessDenied",
+    "AgentError",
     "Beat",
     "CheckerStatus",
     "ConfigurationError",

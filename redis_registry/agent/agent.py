@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import signal
-import socket
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Unpack
 
 import urllib3
 
+from redis_registry.agent.checks import (
+    NOT_HEALTHY,
+    SUPERSEDED,
+    check_host,
+    check_port,
+)
 from redis_registry.agent.child import Child, find_command
 from redis_registry.agent.gauges import Gauges, Loaded
 from redis_registry.agent.probes import Fault, Probe, host_of, probe_of, read_page
+from redis_registry.agent.signals import Signals, signals_of_the_process
 from redis_registry.errors import AgentError, Superseded
 from redis_registry.model import ModelInstance, Readiness
 from redis_registry.roles.announcing import Announcement
 from redis_registry.roles.life import HowToAnnounce
 
-__all__ = ["NOT_HEALTHY", "NO_HOST", "PORT_TAKEN", "SUPERSEDED", "AgentOptions", "run"]
-
-NO_HOST, NOT_HEALTHY, PORT_TAKEN, SUPERSEDED = 68, 69, 73, 75
-"""Exit codes in the manner of BSD's ``sysexits``: no host, unavailable, can't create, try later."""
+__all__ = ["AgentOptions", "run"]
 
 STARTING_SECS = 0.5
 DRAINING_SECS = 0.2
@@ -106,7 +107,7 @@ async def run(
     await check_host(host_of(options.health), "--health")
     if command:
         find_command(command[0])
-        _check_port(instance.port)
+        check_port(instance.port)
     superseded = asyncio.Event()
     wake = asyncio.get_running_loop().call_soon_threadsafe
     announcement = registry.announce(
@@ -118,86 +119,13 @@ async def run(
         on_superseded=lambda _: wake(superseded.set),
     )
     async with AsyncExitStack() as stack:
-        signals = stack.enter_context(_signals())
+        signals = stack.enter_context(signals_of_the_process())
         child = await Child.start(command) if command else None
         if child is not None:
             stack.callback(child.kill)
         announced = await stack.enter_async_context(announcement)
         agent = _Agent(announced, child, probe, options)
         return await agent.live(signals, superseded)
-
-
-async def check_host(host: str | None, where: str) -> None:
-    """Resolve a host.
-
-    Args:
-        host: Its name or address; ``None``: nothing to do.
-        where: What gave it, for the message.
-
-    Raises:
-        AgentError: Nobody has that name.
-    """
-    if host is None:
-        return
-    try:
-        await asyncio.get_running_loop().getaddrinfo(host, None)
-    except (OSError, UnicodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else str(error)
-        msg = (
-            f"{where}: can't resolve {host!r}: {told}; look at its spelling, or at DNS"
-        )
-        raise AgentError(msg, NO_HOST) from error
-
-
-def _check_port(port: int) -> None:
-    """Nobody listens on the port that the command is to listen on.
-
-    Raises:
-        AgentError: Somebody does.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                msg = (
-                    f"--port: {port} is in use; end what listens there, choose another one, or adopt "
-                    "the running server: the same options without a command"
-                )
-                raise AgentError(msg, PORT_TAKEN) from error
-
-
-class _Signals:
-    """SIGTERM or SIGINT: drain. A second one: stop now. A third one: kill."""
-
-    def __init__(self) -> None:
-        self.drain, self.stop, self.kill = (asyncio.Event() for _ in range(3))
-
-    def come(self, number: int) -> None:
-        name = signal.Signals(number).name
-        for event, meaning in (
-            (self.drain, "draining; once more to stop at once"),
-            (self.stop, "stopping; once more to kill"),
-            (self.kill, "killing"),
-        ):
-            if not event.is_set():
-                event.set()
-                _log.info(meaning, extra={"signal": name})
-                return
-
-
-@contextmanager
-def _signals() -> Generator[_Signals]:
-    loop, signals = asyncio.get_running_loop(), _Signals()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, signals.come, number)
-    try:
-        yield signals
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 @asynccontextmanager
@@ -227,7 +155,7 @@ class _Agent:
         self._unread = False
         self._was_ready = False
 
-    async def live(self, signals: _Signals, superseded: asyncio.Event) -> int:
+    async def live(self, signals: Signals, superseded: asyncio.Event) -> int:
         """Until the server ends, a signal comes, or a newer life has the address."""
         watch = asyncio.create_task(self._watch(), name="probes")
         others = [
@@ -257,7 +185,7 @@ class _Agent:
 
     async def _end(
         self,
-        signals: _Signals,
+        signals: Signals,
         superseded: asyncio.Event,
         watch: asyncio.Task[None],
     ) -> None:
@@ -355,7 +283,7 @@ class _Agent:
             more["kv_cache"] = load.kv_cache
         self._announced.report(in_flight=load.in_flight, queued=load.queued, **more)
 
-    async def _drain(self, signals: _Signals) -> None:
+    async def _drain(self, signals: Signals) -> None:
         """No new work; wait for what is under way, as far as anybody knows of it."""
         with contextlib.suppress(Superseded):
             await self._announced.drain(timeout_secs=0)
@@ -380,14 +308,14 @@ class _Agent:
                     return
                 await asyncio.wait([enough], timeout=DRAINING_SECS)
 
-    async def _enough(self, signals: _Signals) -> None:
+    async def _enough(self, signals: Signals) -> None:
         """Until there is nothing to wait for: it is to stop now, or has ended by itself."""
         stop = asyncio.create_task(_set(signals.stop))
         ended = asyncio.create_task(self._child_ended())
         async with _running(stop, ended):
             await asyncio.wait([stop, ended], return_when=asyncio.FIRST_COMPLETED)
 
-    async def _stop(self, child: Child, signals: _Signals) -> None:
+    async def _stop(self, child: Child, signals: Signals) -> None:
         kill = asyncio.create_task(_set(signals.kill))
         stop = asyncio.create_task(child.stop(self._options.stop_timeout_secs))
         async with _running(kill):

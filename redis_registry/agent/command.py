@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis_registry.agent.agent import AgentOptions, check_host, run
+from redis_registry.agent.agent import AgentOptions, run
+from redis_registry.agent.checks import check_host
 from redis_registry.agent.gauges import Gauges
 from redis_registry.core.address import own_address
 from redis_registry.model import ModelInstance

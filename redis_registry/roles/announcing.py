@@ -25,7 +25,8 @@ from redis_registry.model import (
     explain_invalid,
     superseded,
 )
-from redis_registry.roles.life import BEATS_IN_TIMEOUT, LAG_TICKS, HowToAnnounce, Life
+from redis_registry.roles.life import BEATS_IN_TIMEOUT, HowToAnnounce, Life
+from redis_registry.roles.loop_lag import LoopTicker
 from redis_registry.roles.senders import Sender
 
 __all__ = ["Announcement", "SyncAnnouncement", "new_life"]
@@ -218,8 +219,8 @@ class Announcement(_Announced):
         except BaseException:
             self._leave()
             raise
-        loop = asyncio.get_running_loop()
-        self._ticking = loop.create_task(self._tick(), name="loop lag")
+        self._ticker = LoopTicker.here()
+        self._ticker.add(self._life)
         return self
 
     async def __aexit__(
@@ -235,16 +236,9 @@ class Announcement(_Announced):
                 await self._until_idle(None)
         finally:
             gone, secs = self._leave()
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+            self._ticker.discard(self._life)
             # Also when this task is being cancelled: the goodbye is worth its short wait.
             await asyncio.wait([asyncio.wrap_future(gone)], timeout=secs)
-
-    async def _tick(self) -> None:
-        """Shows the sender that this loop runs."""
-        while True:
-            self._life.tick()
-            await asyncio.sleep(self._life.interval_secs / LAG_TICKS)
 
     async def _wait(self, future: Future[None], secs: float) -> bool:
         """Wait for the sender; ``False``: it is not that far."""

@@ -124,7 +124,8 @@ class RedisChannel:
         """As :meth:`Channel.close`; the executor is its owner's to close."""
 
     def _ask(self, operation: Operation[T]) -> T:
-        return self._executor.run(operation, deadline_secs=0.0)
+        # On the one connection that a worker has.
+        return self._executor.run(operation, deadline_secs=0.0, lane="beat")
 
 
 def open_channel(described: Mapping[str, Any]) -> Channel:

@@ -28,6 +28,10 @@ __all__ = ["Heartbeater", "tell_superseded"]
 TOGETHER = 0.1
 """A beat due within this share of its interval goes along with one that is due now."""
 
+AGAIN = (0.85, 0.95)
+"""From one attempt to the next while the registry is away, in intervals: below 1, so that even
+who has failed a moment before its return has its answer within one interval."""
+
 IDLE_SECS = 60.0
 FRESH_SECS = 1.0
 
@@ -137,15 +141,16 @@ class Heartbeater:
 
     def _try(self, life: Life, what: Callable[[Life], None]) -> None:
         """Do something for one life; what goes wrong is that life's business alone."""
+        began = time.monotonic()
         try:
             what(life)
         except Superseded as error:
             self._supersede(life, error)
         except RegistryUnavailable as error:
-            self._failed([life], error)
+            self._failed([life], error, began)
         except RegistryError as error:
             if life.registered.done():
-                self._failed([life], error)
+                self._failed([life], error, began)
             else:
                 self._finish(life, error)
         except Exception as error:  # noqa: BLE001  a bug, of this life alone
@@ -153,7 +158,7 @@ class Heartbeater:
                 "heartbeats of an instance failed, will try again",
                 extra={"instance": str(life.instance.identity)},
             )
-            self._failed([life], RegistryError(str(error)))
+            self._failed([life], RegistryError(str(error)), began)
 
     def _register(self, life: Life) -> None:
         version, said = life.version, life.judged(time.monotonic())
@@ -226,7 +231,7 @@ class Heartbeater:
         try:
             beats = self._channel.heartbeats(records, loads)
         except RegistryError as error:
-            self._failed(due, error)
+            self._failed(due, error, now)
             return
         factor = random.uniform(0.9, 1.0)  # noqa: S311  not a secret
         for life, beat in zip(due, beats, strict=True):
@@ -245,17 +250,24 @@ class Heartbeater:
             life.follow(self._channel.advised_interval_secs)
             life.due = now + factor * life.pace_secs
 
-    def _failed(self, lives: Sequence[Life], error: RegistryError) -> None:
-        """Try again: soon after a first failure, then once an interval, each at its own time.
+    def _failed(
+        self, lives: Sequence[Life], error: RegistryError, began: float
+    ) -> None:
+        """Try again: soon after a first failure, then about once an interval, each at its own time.
 
         Full jitter once; from then on the phase is random, so that a fleet that comes back
-        together arrives evenly over one interval.
+        together arrives evenly over one interval. It counts from the moment an attempt began:
+        one that ran into its timeout is not followed by a longer pause.
         """
         now, chance = time.monotonic(), random.uniform(0, 0.5)  # noqa: S311  not a secret
+        again = random.uniform(*AGAIN)  # noqa: S311  not a secret
         for life in lives:
             life.failures += 1
             interval = life.pace_secs
-            life.due = now + interval * (chance if life.failures == 1 else 1.0)
+            if life.failures == 1:
+                life.due = now + interval * chance
+            else:
+                life.due = max(began + interval * again, now)
             if life.leaving:
                 life.due = min(life.due, now + chance)
             if life.failures == 1:

@@ -117,7 +117,7 @@ class Life:
         self._began = self._progressed = now
         self._wanted = (self.instance.readiness, self.instance.reason or "")
         self._load = Load()
-        self._ticked: float | None = None
+        self._tick_due: float | None = None
         self._idle: list[Future[None]] = []
         self._untold: list[tuple[int, Future[None]]] = []
         self._said: tuple[tuple[Readiness, str], ModelInstance] | None = None
@@ -174,7 +174,7 @@ class Life:
                 "version": self.version,
                 "load": self._load.model_dump(mode="json"),
                 "progressed": self._progressed,
-                "ticked": self._ticked,
+                "tick_due": self._tick_due,
                 "leaving": self.leaving,
                 "forgotten": self.forgotten,
                 "leave_by": self.leave_by,
@@ -190,7 +190,7 @@ class Life:
         elif not self.version:
             self._wanted = (Readiness(readiness), reason)
         self._load = Load.model_validate(said["load"])
-        self._progressed, self._ticked = said["progressed"], said["ticked"]
+        self._progressed, self._tick_due = said["progressed"], said["tick_due"]
         self.forgotten, self.leave_by = said["forgotten"], said["leave_by"]
         self.leaving = said["leaving"]
         return asked
@@ -271,9 +271,9 @@ class Life:
         """Show that work gets done."""
         self._progressed = time.monotonic()
 
-    def tick(self) -> None:
-        """Show that the event loop runs."""
-        self._ticked = time.monotonic()
+    def tick(self, next_due: float) -> None:
+        """Show that the event loop runs, and when it will show it again, by the monotonic clock."""
+        self._tick_due = next_due
 
     def report(self, load: Load) -> None:
         """Replace what is said of the work; another number in flight counts as progress."""
@@ -337,9 +337,8 @@ class Life:
         """The report to send with a heartbeat."""
         load = self._load
         more: dict[str, float] = {}
-        if self._ticked is not None:
-            period = self.interval_secs / LAG_TICKS
-            more["loop_lag_secs"] = round(max(now - self._ticked - period, 0.0), 3)
+        if self._tick_due is not None:
+            more["loop_lag_secs"] = round(max(now - self._tick_due, 0.0), 3)
         if load.in_flight is not None:
             more["progress_secs"] = round(now - self._progressed, 3)
         return load.model_copy(update=more) if more else load

@@ -335,23 +335,35 @@ class SyncExecutor:
                     self._clients[lane] = sync_client(self._policy.settings)
             return self._clients[lane]
 
-    def run(self, operation: Operation[T], *, deadline_secs: float | None = None) -> T:
+    def run(
+        self,
+        operation: Operation[T],
+        *,
+        deadline_secs: float | None = None,
+        lane: str | None = None,
+    ) -> T:
         """Run an operation to its end; as :meth:`AsyncExecutor.run`.
 
-        With a deadline of 0 each call is tried once.
+        With a deadline of 0 each call is tried once. With a ``lane`` all calls take that one's
+        connections.
         """
         try:
             calls = next(operation)
             while True:
                 calls = operation.send(
-                    [self.call(call, deadline_secs) for call in calls]
+                    [self.call(call, deadline_secs, lane) for call in calls]
                 )
         except StopIteration as done:
             return done.value
         finally:
             operation.close()
 
-    def call(self, call: Call[T], deadline_secs: float | None = None) -> T:
+    def call(
+        self,
+        call: Call[T],
+        deadline_secs: float | None = None,
+        lane: str | None = None,
+    ) -> T:
         """Make one call, repeating it while it may be repeated and time is left."""
         secs = deadline_secs
         if secs is None:
@@ -359,7 +371,7 @@ class SyncExecutor:
         until = time.monotonic() + secs
         attempt, whole = 0, False
         while True:
-            client = self._client(call.lane)
+            client = self._client(lane or call.lane)
             try:
                 raw = client.execute_command(*self._policy.command(call, whole=whole))
             except DRIVER_ERRORS as error:

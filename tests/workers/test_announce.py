@@ -332,6 +332,23 @@ def test_the_same_for_threads(server: Server) -> None:
     )
 
 
+def test_a_worker_takes_one_connection(server: Server) -> None:
+    """Thousands of workers share what the server can hold."""
+    with (
+        SyncModelRegistry.from_url(server.url, **QUICK) as registry,
+        registry.announce(instance()) as announced,
+    ):
+        announced.ready()
+        calls = server.raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+        def beaten() -> bool:
+            made = server.raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+            return made >= calls + 2
+
+        wait_for(beaten, "it beats")
+        assert len(server.store.connections()) == 1
+
+
 @pytest.mark.parametrize("reason", [ValueError("boom"), "x" * 600, "\ud800", ""])
 async def test_no_reason_stops_the_heartbeats(
     server: Server, worker_side: RedisModelRegistry, reason: str

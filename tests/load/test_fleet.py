@@ -1,0 +1,186 @@
+"""A fleet of 5,000 workers whose registry was away: all return, at once and evenly."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from redis_registry import Kind, SyncModelRegistry
+from redis_registry.embedded import EmbeddedServer
+from tests.helpers import Store, connect
+from tests.load.fleet import MODEL
+from tests.load.programs import Program, part, programs
+from tests.nodes import Node, nodes
+
+PROCESSES = 8
+WORKERS = part(5000 // PROCESSES) * PROCESSES
+TIMEOUT_SECS = 15.0
+INTERVAL_SECS = TIMEOUT_SECS / 3
+BIN_SECS = 0.1
+
+
+@dataclass
+class Gauge:
+    """Calls and connections that a server has counted, every 100 ms."""
+
+    raw: Any
+    calls: list[int] = field(default_factory=list[int])
+    connects: list[int] = field(default_factory=list[int])
+
+    def read(self) -> None:
+        commands = self.raw.info("commandstats")
+        calls = sum(
+            commands.get(f"cmdstat_{name}", {"calls": 0})["calls"]
+            for name in ("eval", "evalsha")
+        )
+        self.calls.append(calls)
+        self.connects.append(self.raw.info("stats")["total_connections_received"])
+
+    def clients(self) -> int:
+        return self.raw.info("clients")["connected_clients"]
+
+
+def steps(counted: list[int]) -> list[int]:
+    return [after - before for before, after in pairwise(counted)]
+
+
+@contextmanager
+def gauging(gauge: Gauge) -> Generator[None]:
+    over = threading.Event()
+
+    def run() -> None:
+        due = time.monotonic()
+        while not over.wait(max(due - time.monotonic(), 0)):
+            gauge.read()
+            due = max(due + BIN_SECS, time.monotonic())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@dataclass
+class Return:
+    """How the workers came back, from what they noted of each attempt.
+
+    Attributes:
+        came: When each worker had its first answer, in seconds after the return.
+        waiting: Attempts that were under way at the return, and were answered.
+        arrivals: Attempts begun in each 100 ms of the interval after it.
+        failed: Attempts begun after it that failed.
+    """
+
+    came: dict[int, float] = field(default_factory=dict[int, float])
+    waiting: int = 0
+    arrivals: Counter[int] = field(default_factory=Counter[int])
+    failed: int = 0
+
+    @classmethod
+    def of(cls, attempts: list[Any], returned: float) -> Return:
+        found = cls()
+        for port, began, ended, answered in attempts:
+            if ended < returned:
+                continue
+            if answered:
+                came = ended - returned
+                found.came[port] = min(came, found.came.get(port, came))
+            if began < returned:
+                found.waiting += answered
+            else:
+                found.failed += not answered
+                if began < returned + INTERVAL_SECS:
+                    found.arrivals[int((began - returned) / BIN_SECS)] += 1
+        return found
+
+    @property
+    def peak_to_mean(self) -> float:
+        bins = INTERVAL_SECS / BIN_SECS
+        return max(self.arrivals.values()) / (self.arrivals.total() / bins)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", ["paused", "restarted empty"])
+def test_a_fleet_returns_evenly(how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--timeout", str(TIMEOUT_SECS), "--interval", str(INTERVAL_SECS))
+    each = WORKERS // PROCESSES
+    with EmbeddedServer(options={"maxclients": "15000"}) as server:
+        checkers = [
+            Node(server.url, MODEL, 1, 0, *options, "--checker") for _ in range(2)
+        ]
+        fleets = [
+            Program("fleet", server.url, 1 + n * each, each, TIMEOUT_SECS)
+            for n in range(PROCESSES)
+        ]
+        with nodes(checkers), programs(fleets):
+            before = Gauge(connect(server.url))
+            with gauging(before):
+                time.sleep(INTERVAL_SECS)
+            clients = before.clients()
+            flips = flipped(before.raw)
+            gauge = before if how == "paused" else Gauge(None)
+            if how == "paused":
+                server.signal(signal.SIGSTOP)
+            else:
+                before.raw.close()
+                server.kill()
+            time.sleep(3 * TIMEOUT_SECS)
+            if how == "paused":
+                returned = time.monotonic()
+                server.signal(signal.SIGCONT)
+            else:
+                server.start()
+                returned = time.monotonic()
+                gauge.raw = connect(server.url)
+            first = max(len(gauge.calls) - 1, 0)
+            with gauging(gauge):
+                time.sleep(INTERVAL_SECS)
+            flips_late, listed = watch(server.url, gauge.raw)
+            found = Return.of(
+                [row for fleet in fleets for row in fleet.ask("report")], returned
+            )
+            gauge.raw.close()
+    calls, connects = steps(gauge.calls[first:]), steps(gauge.connects[first:])
+    with capsys.disabled():
+        print(  # noqa: T201  the figures
+            f"\n  {how}, {WORKERS} workers, {clients} connections: all back after "
+            f"{max(found.came.values()):.2f} s of an interval of {INTERVAL_SECS:g} s; "
+            f"{found.waiting} were waiting for their answer; then "
+            f"{found.arrivals.total()} arrivals in the interval, peak/mean "
+            f"{found.peak_to_mean:.2f} per 100 ms, {found.failed} failed; the server counted at most "
+            f"{max(calls)} calls and {max(connects)} connects in 100 ms ({sum(connects)} in all); "
+            f"{flips_late} flips"
+        )
+    assert flips == flips_late == 0
+    assert listed == len(found.came) == WORKERS
+    assert max(found.came.values()) <= INTERVAL_SECS
+    assert found.peak_to_mean <= 2
+
+
+def flipped(raw: Any) -> int:
+    return len(Store(raw).events(Kind.UNHEALTHY))
+
+
+def watch(url: str, raw: Any) -> tuple[int, int]:
+    """All are healthy to readers, until long after the recovery; flips seen, and the number."""
+    with SyncModelRegistry.from_url(
+        url, heartbeat_timeout_secs=TIMEOUT_SECS, operation_timeout_secs=30
+    ) as reader:
+        until = time.monotonic() + 2 * TIMEOUT_SECS
+        while True:
+            listed = len(reader.get_all_instances(MODEL, healthy_only=True))
+            if time.monotonic() > until or listed != WORKERS:
+                return flipped(raw), listed
+            time.sleep(0.5)
