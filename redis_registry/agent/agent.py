@@ -267,6 +267,7 @@ class _Agent:
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             if not self._unread and self._was_ready:
                 self._unread = True
+                self._announced.report()  # unknown is not what it was
                 why = (
                     type(error).__name__ if not isinstance(error, ValueError) else error
                 )

@@ -49,11 +49,16 @@ def check_port(port: int) -> None:
     Raises:
         AgentError: Somebody does.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for family in (socket.AF_INET, socket.AF_INET6):
         try:
-            probe.bind(("", port))
-        except OSError as error:
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(("", port))
+        except (
+            OSError
+        ) as error:  # others, as a port of root's, are the server's to tell
             if error.errno == errno.EADDRINUSE:
                 msg = (
                     f"--port: {port} is in use; end what listens there, choose another one, or adopt "

@@ -18,6 +18,9 @@ from redis_registry.errors import ConfigurationError
 
 __all__ = ["Fault", "Probe", "host_of", "probe_of", "read_page"]
 
+MOST_BYTES = 8 * 1024 * 1024
+"""Of a page that are read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -94,9 +97,13 @@ async def read_page(url: str, timeout_secs: float) -> tuple[int, bytes]:
             url,
             retries=False,
             redirect=False,
+            preload_content=False,
             timeout=urllib3.Timeout(total=timeout_secs),
         )
-        return reply.status, reply.data
+        try:
+            return reply.status, reply.read(MOST_BYTES)
+        finally:
+            reply.close()
 
     return await asyncio.to_thread(get)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -333,8 +334,12 @@ def test_bad_use(
     assert reader.get_all_model_instances() == []
 
 
-def test_a_port_in_use(agent: Start, reader: SyncModelRegistry) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_port_in_use(agent: Start, reader: SyncModelRegistry, address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    if family == socket.AF_INET6 and not socket.has_dualstack_ipv6():
+        pytest.skip("this host has no IPv6")
+    with socket.create_server((address, 0), family=family) as taken:
         one = agent("--port", str(taken.getsockname()[1]))
         assert one.wait() == 73
     assert "is in use" in one.said()
@@ -354,3 +359,38 @@ def test_a_server_that_never_was_well_leaves_no_record(
     one = agent(command=["sh", "-c", "exit 5"])
     assert one.wait() == 5
     assert only(reader) is None
+
+
+def test_a_server_that_hangs_is_not_ready_and_comes_back(
+    agent: Start, reader: SyncModelRegistry
+) -> None:
+    one = agent(*HEALTH, "--probe-timeout-secs", "0.2")
+    ready(reader)
+    (child,) = one.children()
+    child.suspend()
+    wait_for(lambda: readiness(reader) is Readiness.NOT_READY, "it is seen")
+    child.resume()
+    ready(reader)
+
+
+def test_work_without_progress_is_wedged_until_there_is_some(
+    agent: Start, reader: SyncModelRegistry
+) -> None:
+    one = agent(*HEALTH, *METRICS, "--progress-timeout-secs", "0.5")
+    ready(reader)
+    asking = threading.Thread(target=one.get, args=("/slow?1.5",))
+    asking.start()
+    wait_for(lambda: readiness(reader) is Readiness.WEDGED, "nothing gets done")
+    asking.join()
+    ready(reader)
+
+
+def test_a_ctrl_c_is_for_the_agent_only(
+    agent: Start, reader: SyncModelRegistry
+) -> None:
+    one = agent(*HEALTH, "--settle-secs", "0")
+    ready(reader)
+    (child,) = one.children()
+    assert os.getpgid(child.pid) == child.pid != os.getpgid(one.process.pid)
+    one.process.send_signal(signal.SIGINT)
+    assert one.wait() == 7
