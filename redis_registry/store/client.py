@@ -74,9 +74,14 @@ class SyncClient(Protocol):
         ...
 
 
+CONNECT_SECS = 1.5
+"""Longest wait for a connection. A packet that asks for one and is lost, in the network or because
+the server has no room for it, is sent again after 1 s: a wait of 1 s would end just before that."""
+
+
 def _options(settings: RegistrySettings) -> dict[str, Any]:
     return {
-        "socket_connect_timeout": min(1.0, settings.socket_timeout_secs),
+        "socket_connect_timeout": min(CONNECT_SECS, settings.socket_timeout_secs),
         "socket_keepalive": True,
         "protocol": 2,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
@@ -161,7 +166,7 @@ def sync_twin(client: AsyncClient) -> SyncClient:
             ssl="SSL" in getattr(pool, "connection_class", type(None)).__name__,
             protocol=2,
             socket_timeout=2.0,
-            socket_connect_timeout=1.0,
+            socket_connect_timeout=CONNECT_SECS,
             retry=Retry(NoBackoff(), 0),
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         ),

@@ -44,6 +44,9 @@ def worker(url: str, port: int, timeout_secs: float) -> SyncModelRegistry:
 
 def main(url: str, first: int, count: int, timeout_secs: float) -> None:
     logging.disable()  # 5,000 complaints at once would be most of the load
+    # Each thread that waits for the GIL wakes so often to ask for it. With hundreds of them, and
+    # a busy machine, that alone takes all of it; real workers are processes of their own.
+    sys.setswitchinterval(1.0)
     workers = [worker(url, first + n, timeout_secs) for n in range(count)]
     with contextlib.ExitStack() as stack:
         for n, registry in enumerate(workers):
