@@ -287,7 +287,7 @@ MUTANTS = [
     mutant(
         "W2",
         "a superseded process goes on claiming the address",
-        "workers/test_announce.py::test_the_newer_life_takes_over_and_the_older_one_learns_it",
+        "workers/test_superseded.py::test_the_newer_life_takes_over_and_the_older_one_learns_it",
         (
             "redis_registry/roles/heartbeater.py",
             "        life.superseded = True",

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
 import threading
 import time
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
 from redis_registry import (
     Health,
     InvalidInstance,
-    Kind,
-    ModelInstance,
     Readiness,
     RedisModelRegistry,
     RegistryClosed,
-    Superseded,
     SyncModelRegistry,
 )
-from redis_registry.embedded import EmbeddedServer
 from tests.conftest import Server
 from tests.helpers import instance, until, wait_for
 from tests.workers.conftest import QUICK, children, only
@@ -57,133 +51,6 @@ async def test_a_life_is_told_from_starting_to_gone(
     ]
 
 
-def test_a_blocked_event_loop_does_not_kill_and_its_lag_is_told(server: Server) -> None:
-    """The commonest lie: a live worker declared dead because its load starved its heartbeat."""
-    blocked_secs = 10 * QUICK["heartbeat_timeout_secs"]
-    seen: list[ModelInstance] = []
-    over = threading.Event()
-
-    def look() -> None:
-        with SyncModelRegistry.from_url(server.url, **QUICK) as reader:
-            while not over.wait(0.1):
-                seen.extend(reader.get_all_instances("glm@llm"))
-
-    async def check() -> None:
-        async with RedisModelRegistry.from_url(server.url, **QUICK) as checker:
-            while not over.is_set():
-                await checker.status()
-                await asyncio.sleep(0.05)
-
-    async def work() -> None:
-        async with (
-            RedisModelRegistry.from_url(
-                server.url, run_checker=False, **QUICK
-            ) as registry,
-            registry.announce(instance()) as announced,
-        ):
-            await announced.ready()
-            time.sleep(blocked_secs)  # noqa: ASYNC251  on purpose
-            over.set()
-
-    others = [
-        threading.Thread(target=look),
-        threading.Thread(target=lambda: asyncio.run(check())),
-    ]
-    for other in others:
-        other.start()
-    asyncio.run(work())
-    for other in others:
-        other.join()
-
-    ready = [item for item in seen if item.ready]
-    assert len(ready) > 20
-    assert {item.state for item in ready} == {Health.HEALTHY}
-    assert server.store.events(Kind.UNHEALTHY) == []
-    lags = [item.load.loop_lag_secs or 0 for item in ready if item.load]
-    assert max(lags) > 0.8 * blocked_secs, "the lag is reported while it lasts"
-
-
-async def test_the_newer_life_takes_over_and_the_older_one_learns_it(
-    server: Server, worker_side: RedisModelRegistry, caplog: pytest.LogCaptureFixture
-) -> None:
-    told: list[ModelInstance] = []
-    async with (
-        RedisModelRegistry.from_url(
-            server.url, run_checker=False, **QUICK
-        ) as other_process,
-        worker_side.announce(instance(), on_superseded=told.append) as older,
-    ):
-        await older.ready()
-        async with other_process.announce(instance()) as newer:
-            await newer.ready()
-            await asyncio.to_thread(wait_for, lambda: told, "the older one learns it")
-            assert older.superseded
-            with pytest.raises(Superseded):
-                await older.ready()
-            with pytest.raises(Superseded):
-                await older.drain()
-            found = await only(worker_side)
-            assert found.incarnation == newer.instance.incarnation
-    assert told == [older.instance]
-    assert "must stop claiming" in caplog.text
-    assert "deregistered" in server.store.kinds(instance())[-1:], "the newer's goodbye"
-
-
-async def test_a_clock_put_back_does_not_make_a_new_life_older(
-    server: Server, worker_side: RedisModelRegistry
-) -> None:
-    future = "f" * 12 + "0" * 10
-    await worker_side.register_instance(instance(incarnation=future[:11] + "0" * 11))
-
-    async with worker_side.announce(instance()) as announced:
-        assert await announced.ready()
-        assert (await only(worker_side)).ready
-
-
-async def test_a_life_that_misses_its_startup_budget_is_marked(
-    server: Server, worker_side: RedisModelRegistry
-) -> None:
-    async with worker_side.announce(instance(), startup_budget_secs=0.3) as announced:
-        started = time.monotonic()
-
-        async def failed() -> bool:
-            return (await only(worker_side)).readiness is Readiness.FAILED
-
-        await until(failed, "it is marked", within_secs=2)
-        assert time.monotonic() - started > 0.25
-        found = await only(worker_side)
-        assert (found.state, found.reason) == (Health.HEALTHY, "not ready within 0.3 s")
-        assert await announced.ready(), "late, but ready"
-        assert (await only(worker_side)).ready
-    assert server.store.kinds(instance())[:3] == ["registered", "failed", "ready"]
-
-
-async def test_work_that_stands_still_is_wedged_until_it_goes_on(
-    server: Server, worker_side: RedisModelRegistry
-) -> None:
-    async with worker_side.announce(instance(), progress_timeout_secs=0.4) as announced:
-        await announced.ready()
-        await asyncio.sleep(0.6)
-        assert (await only(worker_side)).ready, "nothing in flight, nothing wedged"
-        announced.report(in_flight=2)
-
-        async def wedged() -> bool:
-            return (await only(worker_side)).readiness is Readiness.WEDGED
-
-        await until(wedged, "it is wedged", within_secs=2)
-        found = await only(worker_side)
-        assert found.state is Health.HEALTHY
-        assert found.reason == "2 in flight, no progress for over 0.4 s"
-        assert await worker_side.select_one_health_instance("glm@llm") is None
-        announced.report(in_flight=1)
-
-        async def ready() -> bool:
-            return (await only(worker_side)).ready
-
-        await until(ready, "it goes on", within_secs=1)
-        announced.report(in_flight=0)
-
-
 async def test_draining_waits_for_what_is_in_flight(
     server: Server, worker_side: RedisModelRegistry
 ) -> None:
@@ -205,57 +72,6 @@ async def test_draining_waits_for_what_is_in_flight(
         announced.report(in_flight=3)
         assert await announced.drain(timeout_secs=0.05) is False
         announced.report(in_flight=0)
-
-
-@pytest.mark.parametrize("empty", [True, False])
-async def test_after_the_registry_was_away_everything_is_back(
-    own_server: EmbeddedServer, empty: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings: dict[str, Any] = QUICK | {"socket_timeout_secs": 0.3}
-    async with (
-        RedisModelRegistry.from_url(
-            own_server.url, run_checker=False, **settings
-        ) as registry,
-        registry.announce(instance()) as announced,
-    ):
-        await announced.ready()
-        announced.report(in_flight=5)
-        own_server.kill()
-        await asyncio.sleep(1.0)
-        own_server.start()
-        if empty:
-            with SyncModelRegistry.from_url(own_server.url) as raw:
-                raw._executor._client("call").execute_command("FLUSHALL")
-
-        async def back() -> bool:
-            found = await registry.get_all_instances("glm@llm")
-            return bool(found) and bool(found[0].load) and found[0].ready
-
-        await until(back, "ready and loaded again", within_secs=2)
-        assert (await only(registry)).state is Health.HEALTHY
-        announced.report(in_flight=0)
-    assert "heartbeat failed, trying again" in caplog.text
-
-
-async def test_it_may_begin_while_redis_is_away(
-    own_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    own_server.kill()
-    async with (
-        RedisModelRegistry.from_url(
-            own_server.url, run_checker=False, operation_timeout_secs=0.3, **QUICK
-        ) as registry,
-        registry.announce(instance()) as announced,
-    ):
-        assert "has not taken it yet" in caplog.text
-        assert await announced.ready() is False
-        own_server.start()
-
-        async def ready() -> bool:
-            found = await registry.get_all_instances("glm@llm")
-            return bool(found) and found[0].ready
-
-        await until(ready, "registered, and ready", within_secs=3)
 
 
 async def test_what_can_not_be_announced_is_refused_at_the_door(
@@ -367,87 +183,6 @@ async def test_no_reason_stops_the_heartbeats(
         assert (told or "") == str(reason)[:500].replace("\ud800", "\\ud800")
 
 
-@pytest.mark.parametrize("does", ["exits", "sleeps", "fails"])
-async def test_what_a_callback_does_holds_up_nobody(
-    server: Server, worker_side: RedisModelRegistry, does: str
-) -> None:
-    called = threading.Event()
-
-    def on_superseded(_: ModelInstance) -> None:
-        called.set()
-        if does == "exits":
-            sys.exit(1)
-        if does == "fails":
-            raise ValueError(does)
-        time.sleep(2)
-
-    async with (
-        worker_side.announce(instance(1), on_superseded=on_superseded),
-        worker_side.announce(instance(2)) as innocent,
-    ):
-        await innocent.ready()
-        await worker_side.register_instance(instance(1, incarnation="f" * 22))
-        await asyncio.to_thread(called.wait, 3)
-        await asyncio.sleep(2 * QUICK["heartbeat_timeout_secs"])
-        states = await worker_side.get_all_instances("glm@llm")
-        assert [item.state for item in states if item.port == 2] == [Health.HEALTHY]
-
-
-async def test_a_life_that_had_to_wait_does_not_push_the_newer_one_out(
-    own_server: EmbeddedServer,
-) -> None:
-    """Its name is smaller because it is older, not because a clock was put back."""
-    settings: dict[str, Any] = QUICK | {
-        "operation_timeout_secs": 0.3,
-        "run_checker": False,
-    }
-    own_server.kill()
-    async with RedisModelRegistry.from_url(own_server.url, **settings) as one:
-        older = one.announce(instance(), drain_timeout_secs=0)
-        await older.__aenter__()
-        own_server.start()
-        newest = instance(incarnation="e" * 22)
-        async with RedisModelRegistry.from_url(own_server.url, **settings) as other:
-            await other.register_instance(newest)
-            await asyncio.to_thread(wait_for, lambda: older.superseded, "it gives way")
-            assert (await only(other)).incarnation == newest.incarnation
-        await older.__aexit__(None, None, None)
-
-
-async def test_a_registration_that_was_not_answered_is_taken_back_as_well(
-    server: Server,
-) -> None:
-    async with (
-        RedisModelRegistry.from_url(
-            server.url,
-            run_checker=False,
-            operation_timeout_secs=0.5,
-            socket_timeout_secs=0.4,
-            heartbeat_timeout_secs=30,
-        ) as registry,
-        registry.announce(instance(2)),
-    ):
-        server.process.signal(signal.SIGSTOP)
-        going_on = threading.Timer(0.2, server.process.signal, [signal.SIGCONT])
-        with pytest.raises(ValueError, match="on purpose"):
-            await _fail_in_a_block(registry, going_on)
-        going_on.join()
-
-        async def gone() -> bool:
-            found = await registry.get_all_instances("glm@llm", healthy_only=True)
-            return [item.port for item in found] == [2]
-
-        await until(gone, "it is not left behind", within_secs=3)
-
-
-async def _fail_in_a_block(
-    registry: RedisModelRegistry, going_on: threading.Timer
-) -> None:
-    async with registry.announce(instance(1, readiness=Readiness.READY)):
-        going_on.start()
-        raise ValueError("on purpose")
-
-
 async def test_misuse_is_told_at_once(
     server: Server, worker_side: RedisModelRegistry
 ) -> None:
@@ -471,53 +206,3 @@ async def test_misuse_is_told_at_once(
     ):
         with pytest.raises(InvalidInstance, match=next(iter(wrong))):
             SyncModelRegistry.from_url(server.url).announce(instance(), **wrong)  # pyright: ignore[reportArgumentType]
-
-
-async def test_while_the_registry_is_away_news_do_not_hammer_it(
-    own_server: EmbeddedServer,
-) -> None:
-    """A busy worker reports often; that must not become an attempt each time."""
-    async with (
-        RedisModelRegistry.from_url(
-            own_server.url, run_checker=False, operation_timeout_secs=0.2, **QUICK
-        ) as registry,
-        registry.announce(instance(), drain_timeout_secs=0) as announced,
-    ):
-        await announced.ready()
-        own_server.kill()
-        assert await announced.not_ready("no disk") is False
-        asked: list[float] = []
-        sender: Any = announced._sender
-        ask = sender._channel._ask
-
-        def counted(operation: Any) -> Any:
-            asked.append(time.monotonic())
-            return ask(operation)
-
-        sender._channel._ask = counted
-        until_moment = time.monotonic() + 1.0
-        while time.monotonic() < until_moment:
-            announced.report(in_flight=len(asked))
-            await asyncio.sleep(0.002)
-        # each beat that is due, and the news with it: 5 intervals of 0.2 s
-        assert 1 <= len(asked) <= 14
-        own_server.start()
-
-
-async def test_a_superseded_block_still_waits_for_its_work(
-    server: Server, worker_side: RedisModelRegistry
-) -> None:
-    async with worker_side.announce(instance()) as announced:
-        announced.report(in_flight=1)
-        await worker_side.register_instance(instance(incarnation="f" * 22))
-        await asyncio.to_thread(
-            wait_for, lambda: announced.superseded, "it is superseded"
-        )
-        finished = threading.Event()
-
-        def finish() -> None:
-            finished.set()
-            announced.report(in_flight=0)
-
-        threading.Timer(0.3, finish).start()
-    assert finished.is_set()

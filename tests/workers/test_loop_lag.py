@@ -49,11 +49,11 @@ async def test_lives_of_different_intervals_share_one_ticker() -> None:
 async def test_a_block_that_is_cancelled_leaves_no_ticker(
     worker_side: RedisModelRegistry,
 ) -> None:
-    inside = asyncio.Event()
+    inside = asyncio.Barrier(3)
 
     async def work(port: int) -> None:
         async with worker_side.announce(instance(port)):
-            inside.set()
+            await inside.wait()
             await asyncio.Event().wait()
 
     first, second = (asyncio.create_task(work(port)) for port in (1, 2))

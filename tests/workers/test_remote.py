@@ -268,7 +268,7 @@ async def test_the_controller_connects_back_before_an_instance_is_ready(
         assert "ready is not taken, will say it again" in caplog.text
         with socket.create_server(("127.0.0.1", port)):
             await see(lambda: only(reader).ready, "ready once it listens")
-        assert announced.readiness is Readiness.READY
+        await see(lambda: announced.readiness is Readiness.READY, "and it knows")
 
 
 async def test_the_sender_follows_the_advice_as_far_as_its_timeout_allows(

@@ -1,0 +1,174 @@
+"""Announcing while the registry is away: it goes on, and all is told later."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from redis_registry import (
+    Health,
+    Readiness,
+    RedisModelRegistry,
+    SyncModelRegistry,
+)
+from redis_registry.embedded import EmbeddedServer
+from tests.conftest import Server
+from tests.helpers import instance, until, wait_for
+from tests.workers.conftest import QUICK, only
+
+pytestmark = pytest.mark.usefixtures("no_tasks_left")
+
+
+@pytest.mark.parametrize("empty", [True, False])
+async def test_after_the_registry_was_away_everything_is_back(
+    own_server: EmbeddedServer, empty: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = QUICK | {"socket_timeout_secs": 0.3}
+    async with (
+        RedisModelRegistry.from_url(
+            own_server.url, run_checker=False, **settings
+        ) as registry,
+        registry.announce(instance()) as announced,
+    ):
+        await announced.ready()
+        announced.report(in_flight=5)
+        own_server.kill()
+        await asyncio.sleep(1.0)
+        own_server.start()
+        if empty:
+            with SyncModelRegistry.from_url(own_server.url) as raw:
+                raw._executor._client("call").execute_command("FLUSHALL")
+
+        async def back() -> bool:
+            found = await registry.get_all_instances("glm@llm")
+            return bool(found) and bool(found[0].load) and found[0].ready
+
+        await until(back, "ready and loaded again", within_secs=2)
+        assert (await only(registry)).state is Health.HEALTHY
+        announced.report(in_flight=0)
+    assert "heartbeat failed, trying again" in caplog.text
+
+
+async def test_it_may_begin_while_redis_is_away(
+    own_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_server.kill()
+    async with (
+        RedisModelRegistry.from_url(
+            own_server.url, run_checker=False, operation_timeout_secs=0.3, **QUICK
+        ) as registry,
+        registry.announce(instance()) as announced,
+    ):
+        assert "has not taken it yet" in caplog.text
+        assert await announced.ready() is False
+        own_server.start()
+
+        async def ready() -> bool:
+            found = await registry.get_all_instances("glm@llm")
+            return bool(found) and found[0].ready
+
+        await until(ready, "registered, and ready", within_secs=3)
+
+
+async def test_a_registration_that_was_not_answered_is_taken_back_as_well(
+    server: Server,
+) -> None:
+    async with (
+        RedisModelRegistry.from_url(
+            server.url,
+            run_checker=False,
+            operation_timeout_secs=0.5,
+            socket_timeout_secs=0.4,
+            heartbeat_timeout_secs=30,
+        ) as registry,
+        registry.announce(instance(2)),
+    ):
+        server.process.signal(signal.SIGSTOP)
+        going_on = threading.Timer(0.2, server.process.signal, [signal.SIGCONT])
+        with pytest.raises(ValueError, match="on purpose"):
+            await _fail_in_a_block(registry, going_on)
+        going_on.join()
+
+        async def gone() -> bool:
+            found = await registry.get_all_instances("glm@llm", healthy_only=True)
+            return [item.port for item in found] == [2]
+
+        await until(gone, "it is not left behind", within_secs=3)
+
+
+async def _fail_in_a_block(
+    registry: RedisModelRegistry, going_on: threading.Timer
+) -> None:
+    async with registry.announce(instance(1, readiness=Readiness.READY)):
+        going_on.start()
+        raise ValueError("on purpose")
+
+
+async def test_while_the_registry_is_away_news_do_not_hammer_it(
+    own_server: EmbeddedServer,
+) -> None:
+    """A busy worker reports often; that must not become an attempt each time."""
+    async with (
+        RedisModelRegistry.from_url(
+            own_server.url, run_checker=False, operation_timeout_secs=0.2, **QUICK
+        ) as registry,
+        registry.announce(instance(), drain_timeout_secs=0) as announced,
+    ):
+        await announced.ready()
+        own_server.kill()
+        assert await announced.not_ready("no disk") is False
+        asked: list[float] = []
+        channel: Any = announced._sender._channel
+        ask = channel._ask
+
+        def counted(operation: Any) -> Any:
+            asked.append(time.monotonic())
+            return ask(operation)
+
+        channel._ask = counted
+        until_moment = time.monotonic() + 1.0
+        while time.monotonic() < until_moment:
+            announced.report(in_flight=len(asked))
+            await asyncio.sleep(0.002)
+        # each beat that is due, and the news with it: 5 intervals of 0.2 s
+        assert 1 <= len(asked) <= 14
+        own_server.start()
+
+
+async def test_a_timeout_does_not_put_off_the_next_attempt(
+    own_server: EmbeddedServer,
+) -> None:
+    """From one attempt to the next it is less than an interval, however long one took."""
+    interval = 1.0
+    async with (
+        RedisModelRegistry.from_url(
+            own_server.url,
+            run_checker=False,
+            heartbeat_timeout_secs=3 * interval,
+            socket_timeout_secs=0.5,
+            operation_timeout_secs=0.5,
+        ) as registry,
+        registry.announce(instance(), drain_timeout_secs=0) as announced,
+    ):
+        began: list[float] = []
+        channel: Any = announced._sender._channel
+        ask = channel._ask
+
+        def noted(operation: Any) -> Any:
+            began.append(time.monotonic())
+            return ask(operation)
+
+        channel._ask = noted
+        own_server.signal(signal.SIGSTOP)
+        wait = partial(wait_for, lambda: announced._life.failures >= 4, within_secs=10)
+        await asyncio.to_thread(wait, "attempts")
+        own_server.signal(signal.SIGCONT)
+        gaps = [after - before for before, after in pairwise(began)]
+        assert all(0.8 < gap < interval for gap in gaps[-2:]), gaps
