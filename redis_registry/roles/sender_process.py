@@ -207,6 +207,7 @@ def _error_named(name: str, why: str) -> RegistryError:
     kinds: list[type[RegistryError]] = [RegistryError]
     for kind in kinds:
         if kind.__name__ == name:
-            return kind(why)
+            with contextlib.suppress(TypeError):  # one that takes more than a message
+                return kind(why)
         kinds.extend(kind.__subclasses__())
     return RegistryError(f"{name}: {why}")

@@ -19,6 +19,7 @@ from redis_registry import (
     Readiness,
     RedisModelRegistry,
     Superseded,
+    errors,
 )
 from tests.conftest import Server
 from tests.helpers import instance, until, wait_for
@@ -153,3 +154,10 @@ async def test_a_given_client_can_have_no_sender_process(server: Server) -> None
         registry.announce(instance(), sender="process")
     await registry.aclose()
     await client.aclose()
+
+
+def test_an_error_that_takes_more_than_a_message_still_ends_the_life() -> None:
+    from redis_registry.roles.sender_process import _error_named
+
+    assert "4 partitions" in str(_error_named("PartitionMismatch", "4 partitions"))
+    assert isinstance(_error_named("Superseded", "a newer one"), errors.Superseded)
