@@ -10,8 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Unpack
 
-import urllib3
-
 from redis_registry.agent.checks import (
     NOT_HEALTHY,
     SUPERSEDED,
@@ -20,7 +18,7 @@ from redis_registry.agent.checks import (
 )
 from redis_registry.agent.child import Child, find_command
 from redis_registry.agent.gauges import Gauges, Loaded
-from redis_registry.agent.probes import Fault, Probe, host_of, probe_of, read_page
+from redis_registry.agent.probes import Fault, Probe, host_of, probe_of
 from redis_registry.agent.signals import Signals, signals_of_the_process
 from redis_registry.errors import AgentError, Superseded
 from redis_registry.model import ModelInstance, Readiness
@@ -73,7 +71,7 @@ class AgentOptions:
     failures: int = 2
     startup_budget_secs: float = 600.0
     metrics: str | None = None
-    gauges: Gauges = Gauges()  # noqa: RUF009  frozen
+    gauges: Gauges = Gauges()  # noqa: RUF009  it is frozen, so it may be shared
     drain_timeout_secs: float = 30.0
     settle_secs: float = 1.0
     stop_timeout_secs: float = 30.0
@@ -118,14 +116,22 @@ async def run(
         any_address=options.any_address,
         on_superseded=lambda _: wake(superseded.set),
     )
-    async with AsyncExitStack() as stack:
-        signals = stack.enter_context(signals_of_the_process())
-        child = await Child.start(command) if command else None
-        if child is not None:
-            stack.callback(child.kill)
-        announced = await stack.enter_async_context(announcement)
-        agent = _Agent(announced, child, probe, options)
-        return await agent.live(signals, superseded)
+    child = None
+    try:
+        async with AsyncExitStack() as stack:
+            signals = stack.enter_context(signals_of_the_process())
+            if command:
+                child = await Child.start(command)
+                stack.callback(child.kill)
+            announced = await stack.enter_async_context(announcement)
+            await _Agent(announced, child, probe, options).live(signals, superseded)
+    except _Crashed:
+        _log.error("child ended", extra={"exit_code": child and child.exit_code})
+    return child.exit_code if child else 0
+
+
+class _Crashed(Exception):
+    """The server ended by itself: there is nothing to drain, so the announcement is left at once."""
 
 
 @asynccontextmanager
@@ -155,7 +161,7 @@ class _Agent:
         self._unread = False
         self._was_ready = False
 
-    async def live(self, signals: Signals, superseded: asyncio.Event) -> int:
+    async def live(self, signals: Signals, superseded: asyncio.Event) -> None:
         """Until the server ends, a signal comes, or a newer life has the address."""
         watch = asyncio.create_task(self._watch(), name="probes")
         others = [
@@ -165,17 +171,12 @@ class _Agent:
         ]
         async with _running(watch, *others):
             await asyncio.wait([watch, *others], return_when=asyncio.FIRST_COMPLETED)
-        crashed = self._child is not None and not self._child.running
-        if not crashed:
+        if self._child is None or self._child.running:
             await self._end(signals, superseded, watch)
-        elif not self._was_ready:
+            return
+        if not self._was_ready:
             self._announced.forget()  # it never was a worker
-        if self._child is None:
-            return 0
-        if crashed:
-            self._child.kill()
-            _log.error("child ended", extra={"exit_code": self._child.exit_code})
-        return self._child.exit_code
+        raise _Crashed
 
     async def _child_ended(self) -> None:
         if self._child is None:
@@ -239,7 +240,7 @@ class _Agent:
             return
         with contextlib.suppress(TimeoutError):  # the event is worth a short wait
             async with asyncio.timeout(MARKED_SECS):
-                while self._announced.readiness is not Readiness.FAILED:  # noqa: ASYNC110
+                while self._announced.readiness is not Readiness.FAILED:  # noqa: ASYNC110  a thread sets it
                     await asyncio.sleep(0.01)
         msg = (
             f"--health: {fault.why}, for {budget:g} s; look at the server's output, at the probe, "
@@ -260,19 +261,13 @@ class _Agent:
         if url is None:
             return
         try:
-            status, body = await read_page(url, self._options.probe_timeout_secs)
-            if status != 200:  # noqa: PLR2004
-                raise ValueError(f"it answers {status}")  # noqa: TRY301
-            load = self._options.gauges.read(body.decode())
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            load = await self._options.gauges.at(url, self._options.probe_timeout_secs)
+        except Exception as error:  # noqa: BLE001  whatever a page holds, the server lives on
             if not self._unread and self._was_ready:
                 self._unread = True
                 self._announced.report()  # unknown is not what it was
-                why = (
-                    type(error).__name__ if not isinstance(error, ValueError) else error
-                )
                 _log.warning(
-                    "can't read the metrics", extra={"url": url, "why": str(why)}
+                    "can't read the metrics", extra={"url": url, "why": repr(error)}
                 )
             return
         self._unread = False

@@ -47,6 +47,7 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._group_ended = False
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> Child:
@@ -101,5 +102,8 @@ class Child:
 
     def kill(self) -> None:
         """End it, and whatever it left behind in its group, at once."""
+        if self._group_ended:  # its number may be another's by now
+            return
+        self._group_ended = not self.running
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)

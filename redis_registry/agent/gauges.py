@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from redis_registry.agent.probes import read_page
 
 __all__ = ["Gauges", "Loaded"]
 
@@ -84,6 +88,19 @@ class Gauges:
                 names[given.removesuffix("_total")] = what
         object.__setattr__(self, "_names", names)
 
+    async def at(self, url: str, timeout_secs: float) -> Loaded:
+        """What the page at a URL says.
+
+        Raises:
+            urllib3.exceptions.HTTPError: There is no answer.
+            ValueError: It is no page of metrics.
+        """
+        status, body = await read_page(url, timeout_secs)
+        if status != HTTPStatus.OK:
+            msg = f"it answers {status}"
+            raise ValueError(msg)
+        return self.read(body.decode())
+
     def read(self, page: str) -> Loaded:
         """What a page says; several engines of one server are added up.
 
@@ -98,6 +115,7 @@ class Gauges:
                     sample.value
                     for sample in family.samples
                     if not sample.name.endswith("_created")
+                    and math.isfinite(sample.value)  # NaN: a gauge that was never set
                 )
         return Loaded(
             in_flight=_whole(found.get("in_flight")),
@@ -108,7 +126,5 @@ class Gauges:
 
 
 def _whole(values: Iterable[float] | None) -> int | None:
-    """A sum of gauges; NaN, as of a gauge never set, counts for nothing."""
-    if values is None:
-        return None
-    return max(round(sum(value for value in values if value == value)), 0)  # noqa: PLR0124
+    """A sum of gauges."""
+    return None if values is None else max(round(sum(values)), 0)

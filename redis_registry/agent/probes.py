@@ -9,6 +9,7 @@ import shlex
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -115,7 +116,8 @@ async def _http(url: str, secs: float) -> Fault | None:
         if isinstance(error.__cause__, OSError):
             return _refused(url, error.__cause__)
         return Fault(f"{url}: {type(error).__name__}")
-    return None if status < 400 else Fault(f"{url} answers {status}")  # noqa: PLR2004
+    green = status < HTTPStatus.BAD_REQUEST
+    return None if green else Fault(f"{url} answers {status}")
 
 
 async def _tcp(host: str, port: int, secs: float) -> Fault | None:
@@ -133,8 +135,9 @@ async def _tcp(host: str, port: int, secs: float) -> Fault | None:
 def _refused(place: str, error: OSError) -> Fault:
     # The address is in the message anyhow; of several addresses asyncio tells each.
     hard = isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower()
-    # Its own text is about the call; the number's is what people know.
-    why = os.strerror(error.errno) if error.errno else str(error)
+    why = error.strerror or str(error)
+    if hard and error.errno:  # asyncio's own text is about its call
+        why = os.strerror(error.errno)
     return Fault(f"{place}: {why}", hard=hard)
 
 

@@ -10,12 +10,11 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; says what to install when the extra is missing."""
     try:
-        from redis_registry.cli import agent, commands  # noqa: PLC0415  an extra
+        from redis_registry.cli.commands import app  # noqa: PLC0415  an extra
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"redis-registry: {error.name} is not installed; the command line needs an extra: "
             "pip install 'redis-registry[server]'\n"
         )
         sys.exit(2)
-    assert agent.app is commands.app  # noqa: S101  each adds its commands to it
-    commands.app()
+    app()

@@ -14,12 +14,11 @@ from redis_registry.cli.common import (
     LogLevel,
     Namespace,
     Url,
-    app,
     log_as_asked,
     told,
 )
 
-__all__ = ["agent"]
+__all__ = ["EXIT_CODES", "agent"]
 
 _HEALTH, _LOAD, _END = "Health", "Load", "Leaving"
 
@@ -28,8 +27,11 @@ options, 68 a host can't be resolved, 69 never healthy, 73 the port is in use, 7
 has the address, 126 not executable, 127 no such command; then nothing is left registered."""
 
 
-@app.command(epilog=EXIT_CODES, context_settings={"allow_interspersed_args": False})
 def agent(
+    model: Annotated[
+        str, typer.Option(help="The model it serves, as name@worker_type for DB-GPT.")
+    ],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens.")],
     command: Annotated[
         list[str] | None,
         typer.Argument(
@@ -37,12 +39,6 @@ def agent(
             help="What to run; nothing: adopt a server that runs already.",
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="The model it serves, as name@worker_type for DB-GPT.")
-    ] = ...,  # pyright: ignore[reportArgumentType]  typer: required
-    port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Where it listens.")
-    ] = ...,  # pyright: ignore[reportArgumentType]
     host: Annotated[
         str | None,
         typer.Option(

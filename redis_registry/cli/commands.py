@@ -1,4 +1,4 @@
-"""The commands: ``serve``, ``list``, ``status`` and ``version``."""
+"""The commands: ``agent``, ``serve``, ``list``, ``status`` and ``version``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from redis_registry import __version__
+from redis_registry.cli.agent import EXIT_CODES, agent
 from redis_registry.cli.common import (
     NAMESPACE,
     URL,
@@ -21,7 +22,6 @@ from redis_registry.cli.common import (
     LogLevel,
     Namespace,
     Url,
-    app,
     log_as_asked,
     told,
 )
@@ -37,6 +37,19 @@ _FIELDS = RegistrySettings.model_fields
 _HEARTBEAT_INTERVAL_SECS: float = _FIELDS["heartbeat_interval_secs"].default
 _HEARTBEAT_TIMEOUT_SECS: float = _FIELDS["heartbeat_timeout_secs"].default
 _FORGET_AFTER_SECS: float = _FIELDS["forget_after_secs"].default
+
+
+app = typer.Typer(
+    help="A registry of model workers on Redis that tells the truth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+app.command(epilog=EXIT_CODES, context_settings={"allow_interspersed_args": False})(
+    agent
+)
 
 
 @contextmanager

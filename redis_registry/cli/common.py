@@ -1,4 +1,4 @@
-"""What the commands share: the application, their common options, how errors are told."""
+"""What the commands share: common options, and how errors are told."""
 
 from __future__ import annotations
 
@@ -24,21 +24,12 @@ __all__ = [
     "LogLevel",
     "Namespace",
     "Url",
-    "app",
     "log_as_asked",
     "told",
 ]
 
 URL: str = RegistrySettings.model_fields["url"].default
 NAMESPACE: str = RegistrySettings.model_fields["namespace"].default
-
-app = typer.Typer(
-    help="A registry of model workers on Redis that tells the truth.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
 
 Url = Annotated[
     str,

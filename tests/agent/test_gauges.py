@@ -35,6 +35,9 @@ sglang:token_usage{model_name="m"} 0.5
         (SGLANG, Loaded(in_flight=7, queued=1, kv_cache=0.5)),
         ("", Loaded()),
         ("vllm:num_requests_running NaN\n", Loaded(in_flight=0)),
+        ("vllm:num_requests_running +Inf\n", Loaded(in_flight=0)),
+        ("vllm:kv_cache_usage_perc NaN\n", Loaded()),
+        ("vllm:generation_tokens_total NaN\n", Loaded()),
         ("tgi_queue_size 2\ntgi_batch_current_size 1\n", Loaded(1, 2)),
     ],
 )
