@@ -179,7 +179,7 @@ def test_metrics_that_cannot_be_read_are_told_and_harm_nobody(
 
 
 def test_a_crash_is_seen_at_once_and_its_code_passed_on(
-    agent: Start, reader: SyncModelRegistry
+    agent: Start, reader: SyncModelRegistry, server: Server
 ) -> None:
     one = agent(*HEALTH, "--probe-interval-secs", "30")
     ready(reader)
@@ -191,6 +191,7 @@ def test_a_crash_is_seen_at_once_and_its_code_passed_on(
     found = only(reader)
     assert found
     assert not found.healthy
+    assert server.store.kinds(found) == ["registered", "ready", "deregistered"]
 
 
 def test_a_server_killed_by_a_signal(agent: Start, reader: SyncModelRegistry) -> None:

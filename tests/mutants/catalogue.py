@@ -95,6 +95,16 @@ MUTANTS = [
         ),
     ),
     mutant(
+        "L2",
+        "a heartbeat stays with a controller that is dead",
+        "workers/test_remote.py::test_one_controller_killed_then_the_other_stopped_nobody_misses_a_beat",
+        (
+            "redis_registry/remote.py",
+            "self._urls.append(self._urls.pop(0))",
+            "pass",
+        ),
+    ),
+    mutant(
         "L3",
         "a read believes the flag",
         "promises/test_liveness.py::test_a_read_judges_the_deadline_itself",
@@ -299,6 +309,12 @@ MUTANTS = [
         "the heartbeat of an unknown instance is lost",
         "registry/test_semantics.py::test_a_heartbeat_of_an_unknown_instance_registers_it_whole",
         (WRITERS, "unknown.append(place)", "pass"),
+    ),
+    mutant(
+        "W3",
+        "a bare heartbeat by HTTP makes a record",
+        "http/test_workers.py::test_an_unknown_one_must_register_and_leaves_no_half_record",
+        ("redis_registry/http/workers.py", "whole=False", "whole=True"),
     ),
     mutant(
         "W4",
