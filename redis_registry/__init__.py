@@ -26,6 +26,7 @@ from redis_registry.errors import (
 from redis_registry.model import (
     Beat,
     Health,
+    HeldOut,
     Identity,
     Load,
     ModelInstance,
@@ -53,6 +54,7 @@ __all__ = [
     "FormatMismatch",
     "GuardSettings",
     "Health",
+    "HeldOut",
     "Hold",
     "Identity",
     "InvalidInstance",

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -27,8 +27,10 @@ __all__ = [
     "MAX_HOST",
     "MAX_MODEL_NAME",
     "MAX_REASON",
+    "MAX_SERVES",
     "Beat",
     "Health",
+    "HeldOut",
     "Identity",
     "Load",
     "ModelInstance",
@@ -43,6 +45,9 @@ MAX_MODEL_NAME = 512
 MAX_HOST = 255
 MAX_REASON = 500
 """Longest names, and longest reason, in characters."""
+
+MAX_SERVES = 256
+"""Most names that one instance may serve besides its model's."""
 
 MAX_EXTRA_BYTES = 64 * 1024
 """Bound of one instance's free-form part (prompt template and metadata), in bytes on the wire."""
@@ -80,6 +85,9 @@ class Health(StrEnum):
     UNHEALTHY = "unhealthy"
     """Flipped by a sweep, or deregistered."""
 
+    FORCED = "forced"
+    """An operator's override says that it is unhealthy."""
+
 
 class Readiness(StrEnum):
     """Whether an instance wants new work, by its own word. Only a ready one is selectable."""
@@ -100,6 +108,21 @@ class Readiness(StrEnum):
 
     FAILED = "failed"
     """Not ready within its startup budget."""
+
+
+class HeldOut(BaseModel):
+    """Healthy and ready, and yet kept out for a while.
+
+    Attributes:
+        cause: ``failures``: calls to it failed; it comes back through one probe. ``flapping``: it
+            came and went too often; it comes back by itself.
+        until: The earliest moment at which it may come back, by Redis's clock.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    cause: Literal["failures", "flapping"]
+    until: datetime
 
 
 class Beat(Enum):
@@ -234,10 +257,14 @@ class ModelInstance(BaseModel):
         reason: Why it is not ready, in its own words; at most 500 characters.
         heartbeat_timeout_secs: This instance's own timeout; ``None``: the registry's.
         zone: Where it runs, for zone-aware choice.
+        serves: Other names under which it takes work: adapters of the model.
         metadata: Anything JSON-like, up to 64 KiB with the prompt template.
         state: Answered by the registry: how ``healthy`` was judged.
         revision: Answered by the registry: number of the last change to this record.
         load: Answered by the registry: its last report.
+        since: Answered by the registry: since when its health and readiness are what they are.
+        held_out: Answered by the registry: it is kept out of selection for a while.
+        overrides: Answered by the registry: names of the operators' overrides in force on it.
     """
 
     model_config = ConfigDict(
@@ -262,10 +289,16 @@ class ModelInstance(BaseModel):
         Annotated[float, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)] | None
     ) = None
     zone: Annotated[str, _Text] | None = None
+    serves: list[Annotated[str, _Name, Field(max_length=MAX_MODEL_NAME)]] = Field(
+        default_factory=list, max_length=MAX_SERVES
+    )
     metadata: dict[str, Any] = Field(default_factory=dict)
     state: Health | None = None
     revision: int | None = None
     load: Load | None = None
+    since: datetime | None = None
+    held_out: HeldOut | None = None
+    overrides: list[str] = Field(default_factory=list)
 
     @property
     def identity(self) -> Identity:

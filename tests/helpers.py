@@ -194,9 +194,11 @@ class Store:
     def _text_record(self, key: str) -> dict[str, str]:
         """A record's terms and life, taken apart."""
         fields = cast("dict[bytes, bytes]", self.raw.hgetall(key))
-        assert set(fields) - {b"why", b"load"} == {b"terms", b"life", b"spec"}, (
-            f"half a record: {key}"
-        )
+        assert set(fields) - {b"why", b"load", b"out"} == {
+            b"terms",
+            b"life",
+            b"spec",
+        }, f"half a record: {key}"
         flags, tail = fields[b"terms"].decode().split("|")
         health = fields[b"life"].decode().split("|")[0]
         return {"check": flags[1], "tail": tail, "health": health}

@@ -17,6 +17,7 @@ _COLOURS = {
     Health.PROTECTED: "yellow",
     Health.OVERDUE: "red",
     Health.UNHEALTHY: "red",
+    Health.FORCED: "red",
 }
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 

@@ -14,6 +14,7 @@ __all__ = ["Reason", "pick", "selectable", "why_not"]
 class Reason(StrEnum):
     """Why an instance receives no new work; the first that applies, in this order."""
 
+    FORCED = "forced"
     UNHEALTHY = "unhealthy"
     OVERDUE = "overdue"
     DISABLED = "disabled"
@@ -22,22 +23,30 @@ class Reason(StrEnum):
     STARTING = "starting"
     WEDGED = "wedged"
     NOT_READY = "not_ready"
+    NO_WEIGHT = "no_weight"
+    FAILURES = "failures"
+    FLAPPING = "flapping"
+
+
+_DEAD = {Health.OVERDUE: Reason.OVERDUE, Health.FORCED: Reason.FORCED}
 
 
 def why_not(instance: ModelInstance) -> Reason | None:
     """The one primary reason why an instance may not receive new work; ``None``: it may."""
     if not instance.healthy:
-        overdue = instance.state is Health.OVERDUE
-        return Reason.OVERDUE if overdue else Reason.UNHEALTHY
+        state = instance.state or Health.UNHEALTHY
+        return _DEAD.get(state, Reason.UNHEALTHY)
     if not instance.enabled:
         return Reason.DISABLED
     if not instance.ready:
         return Reason(instance.readiness.value)
-    return None
+    if instance.weight == 0:
+        return Reason.NO_WEIGHT
+    return Reason(instance.held_out.cause) if instance.held_out else None
 
 
 def selectable(instance: ModelInstance) -> bool:
-    """Whether an instance may receive new work: healthy, enabled and ready."""
+    """Whether an instance may receive new work; see :class:`Reason`."""
     return why_not(instance) is None
 
 

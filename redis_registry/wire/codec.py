@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import unquote
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
@@ -20,6 +20,7 @@ from redis_registry.errors import FormatMismatch, InvalidInstance
 from redis_registry.model import (
     MAX_EXTRA_BYTES,
     Health,
+    HeldOut,
     Load,
     ModelInstance,
     Readiness,
@@ -39,13 +40,20 @@ __all__ = [
 FORMAT = 1
 """Version of the records and of the keyspace; recorded in each partition's meta."""
 
-_SHORT = {"weight": "w", "prompt_template": "p", "zone": "z", "metadata": "m"}
+_SHORT = {
+    "weight": "w",
+    "prompt_template": "p",
+    "zone": "z",
+    "metadata": "m",
+    "serves": "s",
+}
 _LONG = {short: name for name, short in _SHORT.items()}
 _DEFAULTS: dict[str, Any] = {
     "weight": 1.0,
     "prompt_template": None,
     "zone": None,
     "metadata": {},
+    "serves": [],
 }
 READINESS = {
     Readiness.STARTING: "s",
@@ -71,7 +79,11 @@ _STATES = {
     b"d": (Health.UNHEALTHY, False),
     b"g": (Health.UNHEALTHY, False),
 }
-_BEFORE_SPEC = 11  # separators before the spec; see store/lua/lib/record.lua
+_CAUSES: dict[bytes, Literal["failures", "flapping"]] = {
+    b"e": "failures",
+    b"f": "flapping",
+}
+_BEFORE_SPEC = 12  # separators before the spec; see store/lua/lib/record.lua
 
 _SHARED_BYTES = 256
 _MOST_SPECS = 4096
@@ -159,12 +171,13 @@ def decode_row(raw: bytes) -> ModelInstance:
         tail,
         state_text,
         _,
-        _,
+        since,
         deadline,
         revision,
         newer,
         why,
         load,
+        out,
         spec,
     ) = raw.split(b"|", _BEFORE_SPEC)
     model_name, host, port = identity_of(identity.decode())
@@ -193,7 +206,15 @@ def decode_row(raw: bytes) -> ModelInstance:
         ),
     }
     if why:
-        fields["reason"] = unquote(why.split(b":", 2)[2].decode()) or None
+        spoke, _, reason = why.split(b":", 2)
+        fields["reason"] = unquote(reason.decode()) or None
+        since = max(int(since), int(spoke))
+    fields["since"] = _from_timestamp(int(since) / 1_000_000, UTC)
+    if out:
+        cause, until = out.split(b":")[:2]
+        fields["held_out"] = HeldOut(
+            cause=_CAUSES[cause], until=_from_timestamp(int(until) / 1_000_000, UTC)
+        )
     if load:
         fields["load"] = Load.model_validate_json(load)
     return _validate(fields, strict=True)

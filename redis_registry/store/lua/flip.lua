@@ -85,7 +85,7 @@ for i, member in ipairs(members) do
       local id = format('%d', rev)
       local life = began .. scores[i] .. '|' .. id
       call('XADD', EVENTS, id, head,
-        identity .. '|' .. terms .. '|x|' .. life .. '||||' .. (found[3] or ''))
+        identity .. '|' .. terms .. '|x|' .. life .. '|||||' .. (found[3] or ''))
       call('HSET', key, 'life', life)
       taken = taken + 1
       gone[taken] = member

@@ -37,7 +37,7 @@ local function read(model, addresses)
   for _, address in ipairs(addresses) do
     local identity = model .. ':' .. address
     local record = redis.call('HMGET', BASE .. 'i:' .. identity, 'terms', 'life', 'spec', 'why',
-      'load')
+      'load', 'out')
     if record[1] and record[2] then
       local n = #records + 1
       identities[n], records[n] = identity, record
@@ -52,7 +52,7 @@ local function read(model, addresses)
     if not healthy_only or state == '1' or state == 'protected' then
       reply[#reply + 1] = identities[i] .. '|' .. terms .. '|' .. state .. '|' .. life .. '|'
         .. (deadline or '') .. '|' .. (record[4] or '') .. '|' .. (record[5] or '') .. '|'
-        .. (record[3] or '')
+        .. (record[6] or '') .. '|' .. (record[3] or '')
     end
   end
 end

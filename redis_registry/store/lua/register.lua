@@ -21,7 +21,7 @@ for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN }) do redis.call('ZCARD', 
 redis.call('HLEN', LIVING)
 local old = load_record(INSTANCE)
 local record = { enabled = ARGV[6], check = ARGV[7], readiness = ARGV[8], timeout = ARGV[9],
-  inc = ARGV[10], spec = ARGV[11], why = '' }
+  inc = ARGV[10], spec = ARGV[11], why = '', out = '' }
 local order = tonumber(ARGV[13])
 if ARGV[12] ~= '' or order > 0 then
   record.why = now_text .. ':' .. ARGV[13] .. ':' .. ARGV[12]
@@ -37,8 +37,8 @@ elseif old.inc and standing(record.inc, old) == 'newer' then
 else
   -- DB-GPT's rule: a repeated registration doesn't touch enabled and check. A part that can't
   -- be read is as good as none: registering again mends the record.
-  local kept = { 'enabled', 'check', 'inc' }
-  if absent then kept = { 'enabled', 'check', 'inc', 'spec', 'timeout' } end
+  local kept = { 'enabled', 'check', 'inc', 'out' }
+  if absent then kept = { 'enabled', 'check', 'inc', 'out', 'spec', 'timeout' } end
   if absent or record.inc == '' or order < order_of(old.why) then
     record.readiness, record.why = old.readiness or record.readiness, old.why
   end
@@ -82,5 +82,5 @@ if record.why ~= '' then
 elseif old and old.why ~= '' then
   redis.call('HDEL', INSTANCE, 'why')
 end
-if cause == 'new incarnation' then redis.call('HDEL', INSTANCE, 'load') end
+if cause == 'new incarnation' then redis.call('HDEL', INSTANCE, 'load', 'out') end
 return { tonumber(record.rev), old and 0 or 1 }

@@ -9,7 +9,8 @@
 --                                                           order numbers what one life says
 --          load   JSON without "|", opaque to the scripts   what its last report said
 -- member   identity:timeout ms:incarnation   so that a heartbeat that believes otherwise misses
--- row      identity|terms|state|life|newer deadline µs|why|load|spec
+--          out    cause:until µs                           kept out of selection; only meanwhile
+-- row      identity|terms|state|life|newer deadline µs|why|load|out|spec
 --          (the last heartbeat was a timeout before the deadline)
 -- health   1: healthy, x: expired, d: deregistered, g: gone (its own incarnation said so); one
 --          letter, so that a flip writes the hash in place
@@ -17,10 +18,10 @@
 --
 -- Few fields, not eleven: a flip or a read is mostly the passing of arguments.
 local function load_record(key)
-  local found = redis.call('HMGET', key, 'terms', 'life', 'spec', 'why')
+  local found = redis.call('HMGET', key, 'terms', 'life', 'spec', 'why', 'out')
   if not found[2] then return nil end
   local record = { terms = found[1] or '01r|0:', life = found[2], spec = found[3] or '',
-    why = found[4] or '' }
+    why = found[4] or '', out = found[5] or '' }
   record.enabled, record.check, record.readiness, record.timeout, record.inc =
     string.match(record.terms, '^(%d)(%d)(%l)|(%d+):([%w_-]*)$')
   record.health, record.since, record.deadline, record.rev =
@@ -66,5 +67,5 @@ end
 
 local function row_of(identity, record, state)
   return identity .. '|' .. record.terms .. '|' .. state .. '|' .. record.life .. '||'
-    .. record.why .. '||' .. record.spec
+    .. record.why .. '||' .. record.out .. '|' .. record.spec
 end
