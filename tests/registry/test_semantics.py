@@ -37,12 +37,13 @@ async def test_all_given_fields_come_back(registry: RedisModelRegistry) -> None:
         metadata={"gpu": "A100", "n": [1, 2.5, None, {"é": True}]},
         heartbeat_timeout_secs=7.5,
         incarnation="life-1",
+        serves=["glm-lora-1", "glm-lora-2"],
     )
     await registry.register_instance(given)
 
     found = await only(registry, given)
 
-    answered = {"healthy", "last_heartbeat", "state", "revision"}
+    answered = {"healthy", "last_heartbeat", "state", "revision", "since"}
     assert found.model_dump(exclude=answered) == given.model_dump(exclude=answered)
     assert found.state is Health.HEALTHY
 
