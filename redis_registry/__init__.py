@@ -37,6 +37,7 @@ from redis_registry.model import (
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
 from redis_registry.roles.checker import CheckerStatus
+from redis_registry.roles.sync_following import SyncView, SyncWatch
 from redis_registry.roles.view import View
 from redis_registry.roles.watch import Watch
 from redis_registry.settings import GuardSettings, RegistrySettings
@@ -82,6 +83,8 @@ __all__ = [
     "Superseded",
     "SyncModelRegistry",
     "SyncRemoteRegistry",
+    "SyncView",
+    "SyncWatch",
     "Telemetry",
     "View",
     "Watch",

@@ -189,6 +189,14 @@ class Mirror:
             if partition is None or model.partition == partition:
                 yield from model.snapshot().instances
 
+    def rows(self) -> dict[int, list[bytes]]:
+        """All rows of each partition, as they came."""
+        found: dict[int, list[bytes]] = {}
+        for model in list(self.models.values()):
+            rows = [row.raw for row in list(model.rows.values()) if row.raw]
+            found.setdefault(model.partition, []).extend(rows)
+        return found
+
     def row(self, identity: str) -> Row | None:
         """The row of an instance."""
         model = self.models.get(_model_of(identity))

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +18,10 @@ from typing import Protocol
 from redis_registry.core.mirror import Change, Mirror
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
+from redis_registry.roles.copy_on_disk import Saved, load, save
 from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
-from redis_registry.store.following import Entry, Overdue
+from redis_registry.store.following import Entry, Overdue, Page
 from redis_registry.store.operations import Operations
 from redis_registry.wire.keys import escape, partition_of
 
@@ -29,6 +31,9 @@ SPREAD_SECS = 0.5
 """After a restart of Redis its readers read anew spread over this time."""
 
 BACKOFF_MOST_SECS = 2.0
+
+COPY_SECS = 5.0
+"""How often the copy on disk is written, at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +71,8 @@ class Follower:
     Attributes:
         mirror: What is known; readable from any thread.
         synced: Whether it was ever whole.
+        shown: Whether there is anything to show: it was read, or was on disk.
+        source: Where that is from: ``redis``, ``disk`` or ``None``.
         error: Why it is not, or why it can't be read anew.
     """
 
@@ -79,6 +86,7 @@ class Follower:
     ) -> None:
         self.mirror = Mirror()
         self.synced = asyncio.Event()
+        self.shown = asyncio.Event()
         self.models = models
         self.path = path
         self.listeners: list[Listener] = []
@@ -96,6 +104,8 @@ class Follower:
         self._overdue: dict[int, frozenset[str]] = {}
         self._clock: dict[int, tuple[int, float]] = {}
         self._letting_go: dict[int, asyncio.TimerHandle] = {}
+        self._saving: asyncio.Task[None] | None = None
+        self._saved_at = 0.0
 
     @property
     def error(self) -> RegistryError | None:
@@ -128,8 +138,11 @@ class Follower:
 
     async def aclose(self) -> None:
         """Stop."""
+        if self.path is not None and self.source == "redis":
+            await self._write(self.path, self._operations.settings.namespace)
         await self.tail.remove(self)
-        tasks = [task for task in (self._starting, *self._syncs.values()) if task]
+        begun = (self._starting, self._saving, *self._syncs.values())
+        tasks = [task for task in begun if task]
         self._syncs.clear()
         for timer in self._letting_go.values():
             timer.cancel()
@@ -139,6 +152,10 @@ class Follower:
             await asyncio.wait(tasks)
 
     async def _start(self) -> None:
+        if self.path is not None:
+            self._saving = asyncio.get_running_loop().create_task(
+                self._keep_copy(self.path), name="redis-registry copy on disk"
+            )
         partitions = await self.tail.positioned()
         if self.models is None:
             homes = {home: [""] for home in range(partitions)}
@@ -150,6 +167,52 @@ class Follower:
         self._homes = homes
         for home in homes:
             self.lost(home, Lost.BEGIN)
+
+    # --- the copy on disk ---------------------------------------------------------------------
+
+    async def _keep_copy(self, path: Path) -> None:
+        """Show what is on disk until Redis answers; from then on, write what changes."""
+        namespace = self._operations.settings.namespace
+        saved = await asyncio.to_thread(load, path, namespace)
+        if saved is not None and not self._whole:
+            self._show(saved)
+        written: object = None
+        while True:
+            await asyncio.sleep(COPY_SECS)
+            if self.source == "redis" and (now := self._versions()) != written:
+                await self._write(path, namespace)
+                written = now
+
+    def _show(self, saved: Saved) -> None:
+        for home, rows in saved.rows.items():
+            self.mirror.add(home, Page("", 0, self._wanted(rows), None))
+        self._saved_at = time.monotonic() - saved.age_secs
+        self.source = "disk"
+        self.shown.set()
+        _log.warning(
+            "a view begins with its snapshot on disk, until Redis answers",
+            extra={"path": str(self.path), "age_secs": round(saved.age_secs, 1)},
+        )
+
+    def _wanted(self, rows: Sequence[bytes]) -> list[bytes]:
+        if self.models is None:
+            return list(rows)
+        wanted = {escape(model).encode() for model in self.models}
+        return [row for row in rows if row.split(b":", 1)[0] in wanted]
+
+    def _versions(self) -> object:
+        """Another value whenever the mirror has changed."""
+        return [(place.epoch, place.revision) for place in self.places]
+
+    async def _write(self, path: Path, namespace: str) -> None:
+        saved = Saved(self.mirror.rows(), self.age_secs)
+        try:
+            await asyncio.to_thread(save, path, namespace, saved)
+        except OSError as error:
+            _log.warning(
+                "can't write the view's snapshot",
+                extra={"path": str(path), "why": error},
+            )
 
     # --- what the tail tells ------------------------------------------------------------------
 
@@ -253,6 +316,7 @@ class Follower:
         if self._whole >= set(self._homes):
             self.source = "redis"
             self.synced.set()
+            self.shown.set()
         for listener in list(self.listeners):
             listener.resynced(partition, cause)
         self._turn(changed)
@@ -260,13 +324,17 @@ class Follower:
     def _keep_secs(self, partition: int, fresh: Mirror, cause: str) -> float:
         """How long to go on showing what has vanished without a reason (promise R4).
 
-        After a restart, a failover or a flush living workers are back within two heartbeats, so
-        for one timeout their absence says nothing. Within an epoch a snapshot is to be believed,
-        unless nobody at all is left: that must last for two heartbeats.
+        After a restart, a failover or a flush living workers are back within two heartbeats:
+        until an epoch is one timeout old, an absence says nothing. Later a snapshot is to be
+        believed, unless nobody at all is left: that must last for two heartbeats.
         """
         timeout = self._operations.settings.heartbeat_timeout_secs
-        if cause == Lost.EPOCH or (cause == Lost.BEGIN and self.source == "disk"):
-            return timeout
+        if cause == Lost.EPOCH or self.source == "disk":
+            born_us = int(self.tail.places[partition].epoch.rpartition("-")[2])
+            born = EPOCH + timedelta(microseconds=born_us)
+            young_secs = timeout - (self.now(partition) - born).total_seconds()
+            if young_secs > 0:
+                return young_secs
         was = any(item.healthy for item in self.mirror.all(partition))
         return timeout * 2 / 3 if was and not fresh.models else 0.0
 
@@ -307,5 +375,5 @@ class Follower:
     @property
     def age_secs(self) -> float:
         """Since when it may be out of date, in seconds; infinite before it was ever whole."""
-        confirmed = self.confirmed
+        confirmed = self._saved_at if self.source == "disk" else self.confirmed
         return time.monotonic() - confirmed if confirmed else float("inf")

@@ -191,11 +191,14 @@ class Tail:
         if partition == 0:
             self._next_check = time.monotonic() + CHECK_SECS
         asked = time.monotonic()
-        found = await self._executor.run(self._operations.overdue(partition))
+        found = await self._executor.run(
+            self._operations.overdue(partition), deadline_secs=CHECK_SECS
+        )
         here = self.places.get(partition)
         self._ahead.pop(partition, None)
         if here is None:
             self.places[partition] = Place(found.epoch, found.revision)
+            self.confirmed[partition] = asked
         elif here.epoch != found.epoch or here.revision > found.revision:
             self._lose(partition, Place(found.epoch, found.revision), Lost.EPOCH)
         elif here.revision < found.revision:
@@ -204,6 +207,8 @@ class Tail:
             self.confirmed[partition] = asked
         for follower in list(self._followers):
             follower.judge(partition, found)
+        if found.members:  # a heartbeat brings them back, and that is no event
+            self.hurry_in(self._operations.settings.heartbeat_timeout_secs / 10)
         if found.wait_us >= 0:
             self.hurry_in(found.wait_us / 1_000_000 + 0.001)
 

@@ -22,6 +22,9 @@ __all__ = ["STALE_SECS", "View", "ViewReads"]
 STALE_SECS = 3.0
 """A view that has not been confirmed for so long calls itself stale; it usually is every second."""
 
+DISK_PATIENCE_SECS = 1.0
+"""How long Redis is given to answer before a snapshot on disk will do."""
+
 _log = logging.getLogger(__name__)
 
 Changed = Callable[[frozenset[str]], None]
@@ -31,11 +34,25 @@ class ViewReads:
     """What a view answers; from memory, in any thread.
 
     Args:
+        hub: Gives the hub of the loop that it follows on.
         scope: Names of models; ``None``: all.
+        path: Where to keep a copy for a cold start without Redis; ``None``: nowhere.
+        wait_secs: How long entering waits for the first snapshot.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(
+        self,
+        hub: Callable[[], Hub],
+        scope: Scope,
+        *,
+        path: Path | None,
+        wait_secs: float,
+    ) -> None:
         self.scope = scope
+        self._make_hub = hub
+        self._hub: Hub | None = None
+        self._path = path
+        self._wait_secs = wait_secs
         self._follower: Follower | None = None
         self._callbacks: list[Changed] = []
         self._dirty: set[str] = set()
@@ -151,68 +168,26 @@ class ViewReads:
             except Exception:  # noqa: BLE001  theirs must not end ours
                 _log.exception("a view's on_change callback failed")
 
+    # --- on the loop that it follows on -------------------------------------------------------
 
-class View(ViewReads):
-    """A view for event loops; use it in an ``async with`` block.
-
-    Args:
-        hub: Gives the hub of the running loop.
-        scope: Names of models; ``None``: all.
-        path: Where to keep a copy for a cold start without Redis; ``None``: nowhere.
-        wait_secs: How long entering waits for the first snapshot.
-    """
-
-    def __init__(
-        self,
-        hub: Callable[[], Hub],
-        scope: Scope,
-        *,
-        path: Path | None,
-        wait_secs: float,
-    ) -> None:
-        super().__init__(scope)
-        self._make_hub = hub
-        self._hub: Hub | None = None
-        self._path = path
-        self._wait_secs = wait_secs
-
-    async def __aenter__(self) -> Self:
-        await self.open()
+    async def _open(self) -> None:
+        """Begin to follow, and wait until there is something to show."""
+        self._hub = self._make_hub()
+        self._follower = self._hub.follow(self.scope, self._path)
+        self._follower.listeners.append(self)
         try:
-            await self.ready(self._wait_secs)
+            await self._ready(self._wait_secs)
         except BaseException:
-            await self.aclose()
+            await self._close()
             raise
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    async def open(self) -> None:
-        """Begin to follow; it may know nothing yet."""
-        if self._follower is None:
-            self._hub = self._make_hub()
-            self._follower = self._hub.follow(self.scope, self._path)
-            self._follower.listeners.append(self)
-
-    async def ready(self, within_secs: float | None = None) -> None:
-        """Wait until it is worth asking: read from Redis, or without Redis from disk.
-
-        Args:
-            within_secs: Longest wait; ``None``: as long as entering waits. 0: no wait, no error.
-
-        Raises:
-            RegistryUnavailable: Neither Redis nor a snapshot on disk had anything in time.
-            RegistryError: What Redis says against it.
-        """
+    async def _ready(self, within_secs: float | None) -> None:
         secs = self._wait_secs if within_secs is None else within_secs
         follower = self._live
-        if secs == 0 or await follower.ready(secs):
+        patience = min(secs, DISK_PATIENCE_SECS) if self._path else secs
+        if secs == 0 or await follower.ready(patience) or follower.shown.is_set():
+            return
+        if await follower.ready(secs - patience):
             return
         cause = follower.error
         if cause is not None and not isinstance(cause, RegistryUnavailable):
@@ -223,10 +198,37 @@ class View(ViewReads):
         )
         raise RegistryUnavailable(msg) from cause
 
-    async def aclose(self) -> None:
-        """End it."""
+    async def _close(self) -> None:
         follower, self._follower = self._follower, None
         hub, self._hub = self._hub, None
         if follower is not None and hub is not None:
             follower.listeners.remove(self)
             await hub.leave(follower)
+
+
+class View(ViewReads):
+    """A view for event loops; open inside its ``async with`` block."""
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._close()
+
+    async def ready(self, within_secs: float | None = None) -> None:
+        """Wait until there is something to show: read from Redis, or without Redis from disk.
+
+        Args:
+            within_secs: Longest wait; ``None``: as long as entering waits. 0: no wait, no error.
+
+        Raises:
+            RegistryUnavailable: Neither Redis nor a snapshot on disk had anything in time.
+            RegistryError: What Redis says against it.
+        """
+        await self._ready(within_secs)

@@ -180,25 +180,30 @@ class Watch:
             async for event in self._catch_up(home, after, until):
                 yield event
         while True:
-            self._check_open()
+            self.check_open()
             if not self._queue:
                 self._news.clear()
                 await self._news.wait()
             elif (event := self._next(follower)) is not None:
                 yield event
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse to go on after the end.
+
+        Raises:
+            RegistryClosed: It has ended.
+        """
         if self._ended:
             msg = "the watch has ended: it, or its registry, was closed"
             raise RegistryClosed(msg)
 
     async def _begin(self) -> Follower:
-        self._check_open()
+        self.check_open()
         hub = self._hub = self._make_hub()
         follower = self._follower = hub.follow(self._scope)
         follower.listeners.append(self)
         while not await follower.ready(_PATIENCE_SECS):
-            self._check_open()
+            self.check_open()
             if isinstance(follower.error, RegistryError) and not isinstance(
                 follower.error, RegistryUnavailable
             ):
