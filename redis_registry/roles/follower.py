@@ -100,6 +100,7 @@ class Follower:
         self._fresh: dict[int, Mirror] = {}
         self._syncs: dict[int, asyncio.Task[None]] = {}
         self._whole: set[int] = set()
+        self._seen: dict[int, Place] = {}
         self._homes: dict[int, list[str]] = {}
         self._overdue: dict[int, frozenset[str]] = {}
         self._clock: dict[int, tuple[int, float]] = {}
@@ -166,7 +167,7 @@ class Follower:
                 homes.setdefault(home, []).append(escape(model))
         self._homes = homes
         for home in homes:
-            self.lost(home, Lost.BEGIN)
+            self.lost(home, Lost.BEGIN, self.tail.places[home])
 
     # --- the copy on disk ---------------------------------------------------------------------
 
@@ -239,10 +240,11 @@ class Follower:
             return True
         return entry.about.split(b":", 1)[0].decode() in wanted
 
-    def lost(self, partition: int, cause: str) -> None:
+    def lost(self, partition: int, cause: str, seen: Place) -> None:
         """Changes are missing: read the partition anew."""
         if partition not in self._homes:
             return
+        self._seen.setdefault(partition, seen)
         running = self._syncs.pop(partition, None)
         if running is not None:
             running.cancel()
@@ -273,6 +275,7 @@ class Follower:
         while True:
             try:
                 if await self._read(partition):
+                    gone = await self._removed(partition, cause)
                     break
             except RegistryError as error:
                 self._error = error
@@ -283,7 +286,7 @@ class Follower:
             await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
             self._fresh[partition] = Mirror(touched={})
         self._error = None
-        self._swap(partition, cause)
+        self._swap(partition, cause, gone)
 
     async def _read(self, partition: int) -> bool:
         """Read all pages; whether they fit together with what the tail tells."""
@@ -303,12 +306,34 @@ class Follower:
                 after, more = page.after, page.after is not None
         return await self.tail.reached(partition, newest)
 
-    def _swap(self, partition: int, cause: str) -> None:
+    async def _removed(self, partition: int, cause: str) -> set[str]:
+        """Whose removal is among the events not seen, as far as there still are any.
+
+        After a restart or a failover the stream mostly goes on where it was; after a flush it
+        begins anew.
+        """
+        gone: set[str] = set()
+        seen, before = self._seen[partition], None
+        while cause == Lost.EPOCH:
+            page = await self._executor.wait(self._operations.newest(partition, before))
+            for entry in page:
+                if entry.epoch == seen.epoch and entry.revision <= seen.revision:
+                    return gone
+                identity = Mirror.removed(entry)
+                if identity is not None:
+                    gone.add(identity)
+            if not page:
+                break
+            before = page[-1].revision
+        return gone
+
+    def _swap(self, partition: int, cause: str, gone: set[str]) -> None:
         """The new mirror is whole: from here on it serves."""
         fresh = self._fresh.pop(partition)
-        self._syncs.pop(partition, None)
+        del self._syncs[partition], self._seen[partition]
         keep_secs = self._keep_secs(partition, fresh, cause)
-        changed = self.mirror.take_over(partition, fresh, keep=keep_secs > 0)
+        gone |= (fresh.touched or {}).keys()
+        changed = self.mirror.take_over(partition, fresh, keep=keep_secs > 0, gone=gone)
         self.mirror.silence((), self._overdue.get(partition, ()))
         self._whole.add(partition)
         if keep_secs:
@@ -335,7 +360,7 @@ class Follower:
             young_secs = timeout - (self.now(partition) - born).total_seconds()
             if young_secs > 0:
                 return young_secs
-        was = any(item.healthy for item in self.mirror.all(partition))
+        was = any(item.healthy for item in self.mirror.held(partition))
         return timeout * 2 / 3 if was and not fresh.models else 0.0
 
     def _keep(self, partition: int, secs: float) -> None:
