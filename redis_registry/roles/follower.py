@@ -18,7 +18,7 @@ from typing import Protocol
 from redis_registry.core.mirror import Change, Mirror
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
-from redis_registry.roles.copy_on_disk import Saved, load, save
+from redis_registry.roles.copy_on_disk import DiskCopy, Saved
 from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue, Page
@@ -31,9 +31,6 @@ SPREAD_SECS = 0.5
 """After a restart of Redis its readers read anew spread over this time."""
 
 BACKOFF_MOST_SECS = 2.0
-
-COPY_SECS = 5.0
-"""How often the copy on disk is written, at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +102,11 @@ class Follower:
         self._overdue: dict[int, frozenset[str]] = {}
         self._clock: dict[int, tuple[int, float]] = {}
         self._letting_go: dict[int, asyncio.TimerHandle] = {}
+        self._copy = (
+            None
+            if path is None
+            else DiskCopy(path, operations.settings.namespace, self._show, self._copied)
+        )
         self._saving: asyncio.Task[None] | None = None
         self._saved_at = 0.0
 
@@ -139,8 +141,8 @@ class Follower:
 
     async def aclose(self) -> None:
         """Stop."""
-        if self.path is not None and self.source == "redis":
-            await self._write(self.path, self._operations.settings.namespace)
+        if self._copy is not None:
+            await self._copy.write()
         await self.tail.remove(self)
         begun = (self._starting, self._saving, *self._syncs.values())
         tasks = [task for task in begun if task]
@@ -153,9 +155,9 @@ class Follower:
             await asyncio.wait(tasks)
 
     async def _start(self) -> None:
-        if self.path is not None:
+        if self._copy is not None:
             self._saving = asyncio.get_running_loop().create_task(
-                self._keep_copy(self.path), name="redis-registry copy on disk"
+                self._copy.run(), name="redis-registry copy on disk"
             )
         partitions = await self.tail.positioned()
         if self.models is None:
@@ -171,20 +173,9 @@ class Follower:
 
     # --- the copy on disk ---------------------------------------------------------------------
 
-    async def _keep_copy(self, path: Path) -> None:
-        """Show what is on disk until Redis answers; from then on, write what changes."""
-        namespace = self._operations.settings.namespace
-        saved = await asyncio.to_thread(load, path, namespace)
-        if saved is not None and not self._whole:
-            self._show(saved)
-        written: object = None
-        while True:
-            await asyncio.sleep(COPY_SECS)
-            if self.source == "redis" and (now := self._versions()) != written:
-                await self._write(path, namespace)
-                written = now
-
     def _show(self, saved: Saved) -> None:
+        if self._whole:
+            return
         for home, rows in saved.rows.items():
             self.mirror.add(home, Page("", 0, self._wanted(rows), None))
         self._saved_at = time.monotonic() - saved.age_secs
@@ -201,19 +192,12 @@ class Follower:
         wanted = {escape(model).encode() for model in self.models}
         return [row for row in rows if row.split(b":", 1)[0] in wanted]
 
-    def _versions(self) -> object:
-        """Another value whenever the mirror has changed."""
-        return [(place.epoch, place.revision) for place in self.places]
-
-    async def _write(self, path: Path, namespace: str) -> None:
-        saved = Saved(self.mirror.rows(), self.age_secs)
-        try:
-            await asyncio.to_thread(save, path, namespace, saved)
-        except OSError as error:
-            _log.warning(
-                "can't write the view's snapshot",
-                extra={"path": str(path), "why": error},
-            )
+    def _copied(self) -> tuple[object, Saved] | None:
+        """What to write, with what tells it from another; ``None``: nothing worth it."""
+        if self.source != "redis":
+            return None
+        version = [(place.epoch, place.revision) for place in self.places]
+        return version, Saved(self.mirror.rows(), self.age_secs)
 
     # --- what the tail tells ------------------------------------------------------------------
 
