@@ -10,17 +10,16 @@ from __future__ import annotations
 import math
 import operator
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import repeat
 from struct import Struct
 from typing import cast
 
 from redis_registry.errors import ConfigurationError
-from redis_registry.model import Identity
 from redis_registry.selection.candidates import Candidates
 from redis_registry.selection.keys import digest_of, key_bytes
-from redis_registry.selection.outstanding import Outstanding
+from redis_registry.selection.outstanding import Outstanding, Tally
 from redis_registry.selection.policy import Pick
 
 __all__ = ["ConsistentHash", "Rendezvous"]
@@ -75,9 +74,8 @@ class ConsistentHash:
         able = candidates.able
         if self._outstanding is None or math.isinf(self._spare):
             return lambda key: able[winner(key_bytes(key))]
-        rooms = _Rooms(candidates, self._outstanding.counts, 1 + self._spare)
-        models = [identity.model_name for identity in candidates.identities]
-        self._outstanding.follow(rooms, models)
+        rooms = _Rooms(candidates, 1 + self._spare)
+        self._outstanding.follow(rooms)
         return lambda key: able[rooms.place(winner, key_bytes(key))]
 
 
@@ -96,38 +94,22 @@ class Rendezvous:
         return lambda key: able[winner(key_bytes(key))]
 
 
-class _Rooms:
-    """Who has room for more, within the bound."""
+class _Rooms(Tally):
+    """Who has room for more, within the bound.
 
-    __slots__ = (
-        "__weakref__",
-        "_counts",
-        "_identities",
-        "_known",
-        "_limits",
-        "_total",
-    )
+    Args:
+        candidates: Among these.
+        factor: Which part more than its share of all an instance may have; 1: no more.
+    """
 
-    def __init__(
-        self, candidates: Candidates, counts: Mapping[Identity, int], factor: float
-    ) -> None:
-        self._counts = counts
-        self._identities = candidates.identities
-        self._known = frozenset(self._identities)
+    __slots__ = ("_limits",)
+
+    def __init__(self, candidates: Candidates, factor: float) -> None:
+        super().__init__(candidates.identities, repeat(0, len(candidates.able)))
         largest = max(candidates.weights)
         parts = [weight / largest for weight in candidates.weights]
         whole = sum(parts)
         self._limits = [factor * part / whole for part in parts]
-        self._total = 0
-
-    def begin(self, counts: Mapping[Identity, int]) -> None:
-        """Their sum of now."""
-        self._total = sum(counts[identity] for identity in self._known & counts.keys())
-
-    def changed(self, identity: Identity, by: int) -> None:
-        """Their sum changes."""
-        if identity in self._known:
-            self._total += by
 
     def place(self, winner: Winner, key: bytes) -> int:
         """The first that has room: the key's own, then those of its further keys, then anybody."""
@@ -142,11 +124,11 @@ class _Rooms:
         return next(filter(self._has_room, others), first)
 
     def _has_room(self, place: int) -> bool:
-        under_way = self._counts.get(self._identities[place], 0)
-        if not under_way:
-            return True
+        under_way = self.loads[place]
         # The bound is rounded up, but not for what is a whole number but for rounding.
-        return under_way < math.ceil((self._total + 1) * self._limits[place] - 1e-9)
+        return not under_way or under_way < math.ceil(
+            (self.total + 1) * self._limits[place] - 1e-9
+        )
 
 
 def _ring(candidates: Candidates) -> Winner:

@@ -6,15 +6,14 @@ way there, together, by its weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from itertools import count
 from random import random, sample
 
-from redis_registry.model import Identity, ModelInstance
+from redis_registry.model import ModelInstance
 from redis_registry.selection.candidates import Candidates
 from redis_registry.selection.keys import Key
-from redis_registry.selection.outstanding import Outstanding
+from redis_registry.selection.outstanding import Outstanding, Tally
 from redis_registry.selection.policy import Pick
 
 __all__ = ["LeastLoaded", "PowerOfTwo"]
@@ -28,27 +27,28 @@ class PowerOfTwo:
     """
 
     def __init__(self, outstanding: Outstanding) -> None:
-        self._counts = outstanding.counts
+        self._outstanding = outstanding
 
     def prepare(self, candidates: Candidates) -> Pick:
         """O(n)."""
         able, size = candidates.able, len(candidates.able)
-        identities, weights = candidates.identities, candidates.weights
-        reported, counts = candidates.reported, self._counts
+        if size == 1:
+            return lambda key: able[0]  # noqa: ARG005  a Pick
+        tally = Tally(candidates.identities, candidates.reported)
+        self._outstanding.follow(tally)
+        # Equal ones as one object: of thousands of their own few would be in the CPU's cache.
+        weights = [1.0] * size if candidates.even else candidates.weights
 
         def pick(key: Key | None) -> ModelInstance:  # noqa: ARG001  a Pick
+            loads = tally.loads  # through the tally, which lives as long as this does
             one = int(random() * size)  # noqa: S311
             two = int(random() * (size - 1))  # noqa: S311
             if two >= one:
                 two += 1
-            first, second = reported[one], reported[two]
-            if counts:
-                first += counts.get(identities[one], 0)
-                second += counts.get(identities[two], 0)
-            return able[one if first / weights[one] <= second / weights[two] else two]
+            first = loads[one] / weights[one] <= loads[two] / weights[two]
+            return able[one if first else two]
 
-        only = able[0]
-        return pick if size > 1 else lambda key: only  # noqa: ARG005
+        return pick
 
 
 class LeastLoaded:
@@ -63,17 +63,15 @@ class LeastLoaded:
 
     def prepare(self, candidates: Candidates) -> Pick:
         """O(n)."""
-        files = _Files(candidates, self._outstanding.counts)
-        models = [identity.model_name for identity in candidates.identities]
-        self._outstanding.follow(files, models)
-        files.catch_up()
+        files = _Files(candidates)
+        self._outstanding.follow(files)
         return files.pick
 
 
 _Entry = tuple[float, int, int]  # load, ticket, place
 
 
-class _Files:
+class _Files(Tally):
     """The candidates in a heap, each filed under a load that is not above its own.
 
     When a load grows its entry is left alone, and filed anew when it comes to the top. When it
@@ -83,25 +81,12 @@ class _Files:
     one choice that is second best.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_able",
-        "_counts",
-        "_filed",
-        "_heap",
-        "_identities",
-        "_places",
-        "_reported",
-        "_tickets",
-        "_weights",
-    )
+    __slots__ = ("_able", "_filed", "_heap", "_tickets", "_weights")
 
-    def __init__(self, candidates: Candidates, counts: Mapping[Identity, int]) -> None:
-        self._able, self._identities = candidates.able, candidates.identities
-        self._reported, self._weights = candidates.reported, candidates.weights
-        self._counts = counts
+    def __init__(self, candidates: Candidates) -> None:
+        super().__init__(candidates.identities, candidates.reported)
+        self._able, self._weights = candidates.able, candidates.weights
         size = len(self._able)
-        self._places = {identity: at for at, identity in enumerate(self._identities)}
         self._tickets = count(size)
         # Controllers that start together must not begin with the same one.
         tickets = sample(range(size), size)
@@ -109,20 +94,10 @@ class _Files:
         self._heap: list[_Entry] = []
         self._sort()
 
-    def begin(self, counts: Mapping[Identity, int]) -> None:
-        """Nothing: :meth:`catch_up` does it, without keeping everybody waiting."""
-
-    def catch_up(self) -> None:
-        """Loads may have shrunk between the making of the heap and the first news."""
-        for at, entry in enumerate(self._filed):
-            if self._load(at) < entry[0]:
-                self._file(at)
-
-    def changed(self, identity: Identity, by: int) -> None:
+    def _changed(self, place: int, by: int) -> None:
         """A load that shrank must be found at once."""
-        at = self._places.get(identity)
-        if by < 0 and at is not None and self._load(at) < self._filed[at][0]:
-            self._file(at)
+        if by < 0 and self._load(place) < self._filed[place][0]:
+            self._file(place)
 
     def pick(self, key: Key | None) -> ModelInstance | None:  # noqa: ARG002  a Pick
         """The least loaded."""
@@ -139,8 +114,7 @@ class _Files:
                 return self._able[at]
 
     def _load(self, at: int) -> float:
-        under_way = self._counts.get(self._identities[at], 0)
-        return (self._reported[at] + under_way) / self._weights[at]
+        return self.loads[at] / self._weights[at]
 
     def _file(self, at: int) -> float:
         """File an instance under its load of now, behind all of the same load."""

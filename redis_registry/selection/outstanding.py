@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from types import MappingProxyType
-from typing import Protocol
 from weakref import ref
 
 from redis_registry.model import Identity, ModelInstance
 
-__all__ = ["Follower", "Outstanding"]
+__all__ = ["Outstanding", "Tally"]
 
 
-class Follower(Protocol):
-    """Who is told of every change, in order and one at a time."""
+class Tally:
+    """What is under way at each of some instances, by place, and in all; kept up to date.
 
-    def begin(self, counts: Mapping[Identity, int]) -> None:
-        """What is under way now."""
-        ...
+    A pick reads its list instead of looking identities up, which takes longer the more there are.
 
-    def changed(self, identity: Identity, by: int) -> None:
-        """One more, or one less, is under way at an instance."""
-        ...
+    Args:
+        identities: Of the instances.
+        loads: What to begin with at each.
+
+    Attributes:
+        loads: Of each place, what it began with and what is under way there.
+        total: What is under way at all of them.
+    """
+
+    __slots__ = ("__weakref__", "_places", "loads", "total")
+
+    def __init__(self, identities: Sequence[Identity], loads: Iterable[int]) -> None:
+        self._places = {identity: place for place, identity in enumerate(identities)}
+        self.loads = list(loads)
+        self.total = 0
+
+    @property
+    def models(self) -> set[str]:
+        """Of the instances."""
+        return {identity.model_name for identity in self._places}
+
+    def change(self, identity: Identity, by: int) -> None:
+        """So much more (or less) is under way there; one call at a time."""
+        place = self._places.get(identity)
+        if place is not None:
+            self.loads[place] += by
+            self.total += by
+            self._changed(place, by)
+
+    def _changed(self, place: int, by: int) -> None:
+        """For those who do more with it."""
 
 
 class Outstanding:
@@ -45,7 +70,7 @@ class Outstanding:
 
     def __init__(self) -> None:
         self._counts: dict[Identity, int] = {}
-        self._followers: dict[str, list[ref[Follower]]] = {}
+        self._followers: dict[str, list[ref[Tally]]] = {}
         self._lock = Lock()
         self.counts: Mapping[Identity, int] = MappingProxyType(self._counts)
 
@@ -75,19 +100,17 @@ class Outstanding:
             if left >= 0:
                 self._tell(identity, -1)
 
-    def follow(self, follower: Follower, models: Iterable[str]) -> None:
-        """Tell ``follower`` of every change at instances of these models, while it lives.
-
-        It is held weakly.
-        """
+    def follow(self, tally: Tally) -> None:
+        """Keep a tally up to date, while it lives: it is held weakly."""
         with self._lock:
-            follower.begin(self._counts)
-            for model in set(models):
+            for identity, count in self._counts.items():
+                tally.change(identity, count)
+            for model in tally.models:
                 living = [one for one in self._followers.get(model, ()) if one()]
-                self._followers[model] = [*living, ref(follower)]
+                self._followers[model] = [*living, ref(tally)]
 
     def _tell(self, identity: Identity, by: int) -> None:
         for one in self._followers.get(identity.model_name, ()):
-            follower = one()
-            if follower is not None:
-                follower.changed(identity, by)
+            tally = one()
+            if tally is not None:
+                tally.change(identity, by)
