@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from hashlib import blake2b
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,8 @@ from redis_registry import (
     Outstanding,
     Rendezvous,
 )
+from redis_registry.selection import hashing
+from redis_registry.selection import keys as keys_module
 from tests.selection.fleets import fleet, instance, picks
 
 HASHING = ("consistent_hash", "rendezvous")
@@ -79,6 +82,25 @@ def test_a_weight_that_changes_moves_keys_only_from_or_to_its_instance(
             assert now.identity in (old.identity, after[at].identity)
         else:
             assert old.identity in (now.identity, after[at].identity)
+
+
+@settings(max_examples=60)
+@given(st.lists(WEIGHTS, min_size=1, max_size=12), st.lists(st.text(), min_size=10))
+def test_the_circle_is_searched_as_far_as_the_best_score_of_all(
+    weights: list[float], keys: list[str]
+) -> None:
+    instances = [instance(n, weight=weight) for n, weight in enumerate(weights)]
+    points = [hashing._POINTS(keys_module.digest_of(i.identity)) for i in instances]
+    chooser, candidates = Chooser("consistent_hash"), Candidates(instances)
+    for key in keys:
+        probes = hashing._PROBES(blake2b(keys_module.key_bytes(key)).digest())
+        scores = [
+            min((point - probe) % 2**32 or 2**32 for probe in probes for point in mine)
+            / weight
+            for mine, weight in zip(points, weights, strict=True)
+        ]
+        chosen = chooser.choose(candidates, key)
+        assert chosen is instances[scores.index(min(scores))]
 
 
 @pytest.mark.parametrize("policy", HASHING)
