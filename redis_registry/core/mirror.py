@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from redis_registry.core.events import Event, Kind, decode_event, kind_of
 from redis_registry.errors import FormatMismatch
 from redis_registry.model import Health, ModelInstance
+from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry, Page
 from redis_registry.wire.codec import (
     UNREADABLE,
@@ -92,17 +93,22 @@ class Row:
         return instance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All instances of one model at one moment; nothing of it ever changes.
 
     Attributes:
         model_name: The model.
-        instances: In order of registration.
+        candidates: What choosers take; keeps what they compute of it.
     """
 
     model_name: str
-    instances: tuple[ModelInstance, ...] = ()
+    candidates: Candidates = field(default_factory=Candidates)
+
+    @property
+    def instances(self) -> tuple[ModelInstance, ...]:
+        """All of them, in order of registration."""
+        return self.candidates.instances
 
 
 class _Model:
@@ -123,7 +129,7 @@ class _Model:
             return made[1]
         # Copied in one step, for the writer may be at work in another thread.
         found = (row.instance for row in list(self.rows.values()))
-        snapshot = Snapshot(self.name, tuple(item for item in found if item))
+        snapshot = Snapshot(self.name, Candidates(item for item in found if item))
         self._made = (version, snapshot)
         return snapshot
 
