@@ -191,3 +191,13 @@ def test_the_heap_stays_small() -> None:
         with outstanding.using(chosen):
             chooser.choose(candidates)
     assert len(files._heap) <= 2 * 4 + 65
+
+
+def test_while_other_threads_hold_all_of_the_heap_it_still_chooses() -> None:
+    chooser = Chooser("least_loaded")
+    candidates = Candidates([loaded(0, 2), loaded(1, 1), loaded(2, 3)])
+    chooser.choose(candidates)
+    (follower,) = chooser.outstanding._followers["glm@llm"]
+    files: Any = follower()
+    files._heap.clear()
+    assert chooser.choose(candidates) is candidates.instances[1]
