@@ -7,7 +7,7 @@ reads. A reader that finds a model unchanged gets the very snapshot it got befor
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote
@@ -22,6 +22,7 @@ from redis_registry.wire.codec import (
     decode_row,
     merged_row,
     row_at_rest,
+    with_load,
 )
 
 __all__ = ["Change", "Mirror", "Row", "Snapshot"]
@@ -319,6 +320,22 @@ class Mirror:
         for identity in gone:
             self._drop(identity)
         return {_model_of(identity) for identity in gone}
+
+    def report(self, model_name: str, loads: Mapping[str, bytes]) -> None:
+        """What the instances of a model report by now; those not named have said nothing new.
+
+        Args:
+            model_name: The model.
+            loads: By identity, as JSON.
+        """
+        model = self.models.get(model_name)
+        for identity, load in loads.items() if model else ():
+            row = model.rows.get(identity) if model else None
+            if model is not None and row is not None:
+                raw = with_load(row.raw, load)
+                if raw is not row.raw:
+                    model.rows[identity] = Row(raw, silent=row.silent, kept=row.kept)
+                    model.version += 1
 
     def silence(self, before: Iterable[str], now: Iterable[str]) -> set[str]:
         """Mark who is overdue.

@@ -38,6 +38,7 @@ __all__ = [
     "member_of",
     "merged_row",
     "row_at_rest",
+    "with_load",
 ]
 
 FORMAT = 1
@@ -233,6 +234,15 @@ def row_at_rest(raw: bytes) -> bytes:
     if parts[_STATE] == parts[_HEALTH]:
         return raw
     parts[_STATE] = parts[_HEALTH]
+    return b"|".join(parts)
+
+
+def with_load(raw: bytes, load: bytes) -> bytes:
+    """A row with another load; the same object when that is no news."""
+    parts = raw.split(b"|", _BEFORE_SPEC)
+    if parts[_LOAD] == load:
+        return raw
+    parts[_LOAD] = load
     return b"|".join(parts)
 
 

@@ -106,6 +106,7 @@ REPLIES: dict[str, Any] = {
     "release": 1,
     "ready": 1,
     "report": [],
+    "loads": [0, b"0"],
     "overdue": Overdue(0, "e", 0, -1, 0, False, frozenset(), frozenset()),
 }
 
@@ -124,6 +125,7 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.status(),
         made.sweep(3, "holder"),
         made.overdue(3),
+        made.loads(item.model_name),
         made.page(3, "glm@llm", None),
         made.ready(item, Readiness.DRAINING, "why"),
         made.heartbeats([item], [Load(in_flight=1)]),
