@@ -36,8 +36,8 @@ from redis_registry.model import (
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
 from redis_registry.roles.checker import CheckerStatus
-from redis_registry.settings import GuardSettings, RegistrySettings
-from redis_registry.store.replies import Hold, Status
+from redis_registry.settings import GuardSettings, OutlierSettings, RegistrySettings
+from redis_registry.store.replies import Hold, Outcome, Status, Verdict
 from redis_registry.sync_registry import SyncModelRegistry
 from redis_registry.telemetry import Telemetry
 
@@ -64,6 +64,8 @@ __all__ = [
     "Load",
     "ModelInstance",
     "OutOfMemory",
+    "Outcome",
+    "OutlierSettings",
     "PartitionMismatch",
     "PoolExhausted",
     "Readiness",
@@ -79,6 +81,7 @@ __all__ = [
     "SyncModelRegistry",
     "SyncRemoteRegistry",
     "Telemetry",
+    "Verdict",
     "errors",
     "new_incarnation",
     "own_address",

@@ -12,16 +12,17 @@ from redis_registry.core.inputs import (
     checked,
     readable,
 )
+from redis_registry.core.outcomes import IGNORED, Counts, decides, untold
+from redis_registry.errors import RegistryError
 from redis_registry.model import Beat, Load, ModelInstance, Readiness, superseded
 from redis_registry.roles.announcing import SyncAnnouncement, new_life
 from redis_registry.roles.channel import RedisChannel
 from redis_registry.roles.life import HowToAnnounce
 from redis_registry.roles.senders import Senders
-from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import SyncExecutor
 from redis_registry.store.operations import UNKNOWN, Operations
-from redis_registry.store.replies import Status
+from redis_registry.store.replies import Outcome, Status
 from redis_registry.telemetry import DEAF, Telemetry
 
 __all__ = ["SyncModelRegistry"]
@@ -47,6 +48,7 @@ class SyncModelRegistry:
         self.name = actor("sync")
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
+        self._counts = Counts()
         self._senders = Senders(
             RedisChannel(self.settings, self._executor, actor=self.name)
         )
@@ -68,8 +70,13 @@ class SyncModelRegistry:
         self.close()
 
     def close(self) -> None:
-        """Stop speaking for announced instances, and close the connections."""
+        """Stop speaking for announced instances, tell what was counted, close the connections."""
         self._senders.stop()
+        if tallies := self._counts.take():
+            try:
+                self._executor.run(self._operations.report(tallies))
+            except RegistryError as error:
+                untold(tallies, error)
         self._executor.close()
 
     def register_instance(self, instance: ModelInstance) -> bool:
@@ -129,8 +136,25 @@ class SyncModelRegistry:
         name = readable(model_name)
         if name is None:
             return None
-        chosen = pick(self._executor.run(self._operations.sample(name)))
-        return chosen or pick(self.get_all_instances(name, healthy_only=True))
+        return self._executor.run(self._operations.select(name))
+
+    def report_failure(self, instance: ModelInstance, reason: str = "") -> Outcome:
+        """As :meth:`RedisModelRegistry.report_failure`."""
+        if not self.settings.outliers.enabled:
+            return IGNORED
+        tallies = self._counts.take_with_failure(checked(instance), reason)
+        return self._executor.run(self._operations.report(tallies))[-1]
+
+    def report_success(self, instance: ModelInstance) -> None:
+        """As :meth:`RedisModelRegistry.report_success`; told by a later report, or by close."""
+        if self.settings.outliers.enabled:
+            self._counts.succeed(checked(instance))
+            if decides(instance) or self._counts.due():
+                self._executor.run(self._operations.report(self._counts.take()))
+
+    def claim_probe(self, instance: ModelInstance) -> bool:
+        """As :meth:`RedisModelRegistry.claim_probe`."""
+        return self._executor.run(self._operations.claim_probe(checked(instance)))
 
     def announce(
         self, instance: ModelInstance, **how: Unpack[HowToAnnounce]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from redis_registry.core.inputs import readable
 from redis_registry.model import ModelInstance
 from redis_registry.registry.base import Base
-from redis_registry.selection import pick
 
 __all__ = ["ReaderSide"]
 
@@ -46,15 +45,17 @@ class ReaderSide(Base):
         )
 
     async def select_one_health_instance(self, model_name: str) -> ModelInstance | None:
-        """One healthy and enabled instance, uniformly at random; ``None`` if there is none."""
+        """One that may take work, uniformly at random; ``None`` if there is none.
+
+        One that was ejected and has served its time is chosen as any other, for exactly one
+        probe over all replicas: its ``held_out`` is set then. Report how the call ended. When
+        all that could work are held out, one of those is better than nobody.
+        """
         name = readable(model_name)
         self._bind()
         if name is None:
             return None
-        chosen = pick(await self._executor.run(self._operations.sample(name)))
-        if chosen is None:
-            chosen = pick(await self.get_all_instances(name, healthy_only=True))
-        return chosen
+        return await self._executor.run(self._operations.select(name))
 
     def sync_get_all_instances(
         self, model_name: str, healthy_only: bool = False

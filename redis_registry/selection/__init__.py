@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from redis_registry.model import Health, ModelInstance
 
-__all__ = ["Reason", "pick", "selectable", "why_not"]
+__all__ = ["Reason", "awaits_probe", "pick", "selectable", "why_not"]
 
 
 class Reason(StrEnum):
@@ -50,7 +50,28 @@ def selectable(instance: ModelInstance) -> bool:
     return why_not(instance) is None
 
 
-def pick(instances: Iterable[ModelInstance]) -> ModelInstance | None:
-    """One selectable instance, uniformly at random; ``None`` if there is none."""
-    able = [instance for instance in instances if selectable(instance)]
+_HELD_OUT = {Reason.FAILURES, Reason.FLAPPING}
+
+
+def awaits_probe(instance: ModelInstance) -> bool:
+    """Whether one probe, if it is granted, may be sent to it."""
+    held = instance.held_out
+    return bool(held and held.half_open) and why_not(instance) is Reason.FAILURES
+
+
+def pick(
+    instances: Iterable[ModelInstance], *, held_out: bool = False
+) -> ModelInstance | None:
+    """One that may take work, uniformly at random; ``None`` if there is none.
+
+    That is a selectable one, or one that awaits a probe: claim it, or pick another.
+
+    Args:
+        instances: Of whom.
+        held_out: When there is none of those, one that is only held out: better than nobody.
+    """
+    given = list(instances)
+    able = [item for item in given if selectable(item) or awaits_probe(item)]
+    if not able and held_out:
+        able = [item for item in given if why_not(item) in _HELD_OUT]
     return random.choice(able) if able else None  # noqa: S311  not a secret

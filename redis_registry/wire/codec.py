@@ -79,9 +79,10 @@ _STATES = {
     b"d": (Health.UNHEALTHY, False),
     b"g": (Health.UNHEALTHY, False),
 }
-_CAUSES: dict[bytes, Literal["failures", "flapping"]] = {
-    b"e": "failures",
-    b"f": "flapping",
+_CAUSES: dict[bytes, tuple[Literal["failures", "flapping"], bool]] = {
+    b"e": ("failures", False),
+    b"h": ("failures", True),
+    b"f": ("flapping", False),
 }
 _BEFORE_SPEC = 12  # separators before the spec; see store/lua/lib/record.lua
 
@@ -211,9 +212,12 @@ def decode_row(raw: bytes) -> ModelInstance:
         since = max(int(since), int(spoke))
     fields["since"] = _from_timestamp(int(since) / 1_000_000, UTC)
     if out:
-        cause, until = out.split(b":")[:2]
+        letter, until = out.split(b":")[:2]
+        cause, half_open = _CAUSES[letter]
         fields["held_out"] = HeldOut(
-            cause=_CAUSES[cause], until=_from_timestamp(int(until) / 1_000_000, UTC)
+            cause=cause,
+            until=_from_timestamp(int(until) / 1_000_000, UTC),
+            half_open=half_open,
         )
     if load:
         fields["load"] = Load.model_validate_json(load)

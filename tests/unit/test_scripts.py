@@ -8,9 +8,17 @@ from typing import Any
 
 import pytest
 
-from redis_registry import Load, ModelInstance, Readiness, RegistrySettings
+from redis_registry import (
+    Load,
+    ModelInstance,
+    Outcome,
+    Readiness,
+    RegistrySettings,
+    Verdict,
+)
 from redis_registry.store import operations as ops
 from redis_registry.store.operations import Call, Operation, Operations, Term
+from redis_registry.store.outliers import Tally
 from redis_registry.store.scripts import Script, load
 from tests.helpers import instance, instances
 
@@ -105,6 +113,8 @@ REPLIES: dict[str, Any] = {
     "release": 1,
     "ready": 1,
     "report": [],
+    "outcome": [Outcome(Verdict.COUNTED)],
+    "claim_probe": True,
 }
 
 
@@ -127,6 +137,9 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.forget(term, ["m{x}:h:1"]),
         made.rebase(term, 0),
         made.release(term),
+        made.report([Tally(item, failures=1)]),
+        made.claim_probe(item),
+        made.select(item.model_name),
     ]
 
 
