@@ -9,7 +9,7 @@
 -- flaps      penalty:at µs                     decays; only of those that ever came back from the dead
 --
 -- Needs record.lua, and keeping.new() before the rest and before the first write
-local MOST_READ, MOST_LOOKS, MOST_HALF_LIVES = 256, 256, 4
+local MOST_LOOKS, SAMPLE, MOST_HALF_LIVES = 512, 64, 4 -- looks at other records, in one call
 local WEIGHTLESS = '\161w\203' .. string.rep('\0', 8) -- weight 0.0 in a spec, as msgpack writes it
 local keeping = { models = {}, looks = MOST_LOOKS }
 
@@ -53,12 +53,15 @@ local function serves(identity)
   return deadline and tonumber(deadline) > now
 end
 
--- Of those of a model that have the field, how many it really keeps from work now.
+-- Of those of a model that have the field, how many it really keeps from work now; those that
+-- there is no time to look at count.
 local function count_out(model, enough)
   local from, to = '[' .. model .. ':', '(' .. model .. ';' -- ";" comes after ":"
   local total = redis.call('ZLEXCOUNT', keeping.keys.out, from, to)
   if total < enough then return total end
-  local found = redis.call('ZRANGEBYLEX', keeping.keys.out, from, to, 'LIMIT', 0, MOST_READ)
+  local found = redis.call('ZRANGEBYLEX', keeping.keys.out, from, to, 'LIMIT', 0,
+    math.max(0, keeping.looks - SAMPLE))
+  keeping.looks = keeping.looks - #found
   local count = total - #found
   for _, identity in ipairs(found) do
     local record = redis.pcall('HMGET', keeping.base .. 'i:' .. identity, 'life', 'out')
@@ -67,10 +70,10 @@ local function count_out(model, enough)
   return count
 end
 
--- Looks at up to 64 others at random; one that was found will do for the next question too.
+-- Looks at some others at random; one that was found will do for the next question too.
 local function others_serve(model, identity, known)
   if known.witness and known.witness ~= identity and serves(known.witness) then return true end
-  local found = redis.pcall('ZRANDMEMBER', keeping.base .. 'm:' .. model, math.min(64, keeping.looks))
+  local found = redis.pcall('ZRANDMEMBER', keeping.base .. 'm:' .. model, math.min(SAMPLE, keeping.looks))
   for _, address in ipairs(found) do
     local other = model .. ':' .. address
     keeping.looks = keeping.looks - 1
