@@ -82,7 +82,7 @@ local function counted(key, identity, record, failures, successes, trailing, rea
     ok, failed = ok + successes, failed + failures
   end
   local why = row >= in_a_row and string.format('%d failures in a row', row)
-    or ok + failed >= least_calls and failed >= failed_share * (ok + failed)
+    or ok + failed + 0.5 >= least_calls and failed >= failed_share * (ok + failed)
       and string.format('%.0f%% of %.0f calls failed', 100 * failed / (ok + failed), ok + failed)
   local verdict = 'c'
   if failures > 0 and why then
