@@ -37,6 +37,7 @@ from redis_registry.registry import RedisModelRegistry
 from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
 from redis_registry.roles.checker import CheckerStatus
 from redis_registry.settings import GuardSettings, OutlierSettings, RegistrySettings
+from redis_registry.store.outliers import Tally
 from redis_registry.store.replies import Hold, Outcome, Status, Verdict
 from redis_registry.sync_registry import SyncModelRegistry
 from redis_registry.telemetry import Telemetry
@@ -80,6 +81,7 @@ __all__ = [
     "Superseded",
     "SyncModelRegistry",
     "SyncRemoteRegistry",
+    "Tally",
     "Telemetry",
     "Verdict",
     "errors",

@@ -12,7 +12,7 @@ from redis_registry.registry.base import Base
 from redis_registry.store.outliers import Tally
 from redis_registry.store.replies import Outcome
 
-__all__ = ["OutcomeSide"]
+__all__ = ["OutcomeSide", "Tally"]
 
 
 class OutcomeSide(Base):
@@ -63,6 +63,33 @@ class OutcomeSide(Base):
             future = self._reports().succeeded(instance)
             if future is not None:
                 await future
+
+    async def report_outcomes(
+        self,
+        tallies: Sequence[Tally],
+        *,
+        operation: str | None = None,
+        deadline_secs: float | None = None,
+    ) -> list[Outcome]:
+        """Tell of many calls to many instances at once, for those who count by themselves.
+
+        Args:
+            tallies: How the calls ended.
+            operation: A name for this report: repeated within 30 s, it counts once.
+            deadline_secs: Longest wait; ``None``: the settings'.
+
+        Returns:
+            What each has led to, in order.
+
+        Raises:
+            RegistryUnavailable: Redis did not answer in time.
+        """
+        if not self.settings.outliers.enabled:
+            return [IGNORED] * len(tallies)
+        self._bind()
+        return await self._executor.run(
+            self._operations.report(tallies, operation), deadline_secs=deadline_secs
+        )
 
     async def claim_probe(self, instance: ModelInstance) -> bool:
         """Ask for the one probe of an instance that was ejected and has served its time.

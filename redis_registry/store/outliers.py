@@ -46,9 +46,13 @@ class Tally:
     reason: str = ""
 
     def fail(self, reason: str) -> None:
-        """Count a failure; of its reason one plain line is kept."""
+        """Count a failure."""
         self.failures += 1
         self.trailing += 1
+        self.give(reason)
+
+    def give(self, reason: str) -> None:
+        """Set the reason, of which one plain line is kept."""
         text = " ".join(reason.split()).replace("|", "/")[:MOST_REASON]
         self.reason = text.encode(errors="replace").decode()
 
@@ -67,8 +71,14 @@ def _named(tally: Tally) -> tuple[str, str, str, str, str, str]:
 class Outliers(Readers):
     """Operations of those who call the instances."""
 
-    def report(self, tallies: Sequence[Tally]) -> Operation[list[Outcome]]:
-        """Tell how calls ended; for each what it has led to. Repeated calls count once."""
+    def report(
+        self, tallies: Sequence[Tally], operation: str | None = None
+    ) -> Operation[list[Outcome]]:
+        """Tell how calls ended; for each what it has led to. Repeated calls count once.
+
+        So do the calls of another operation of the same name and tallies, within 30 s.
+        """
+        name = operation or secrets.token_hex(8)
         partitions = yield from self._join()
         homes: dict[int, list[int]] = defaultdict(list)
         for place, tally in enumerate(tallies):
@@ -79,14 +89,17 @@ class Outliers(Readers):
             for chunk in chunks(places, REPORT_CHUNK)
         ]
         replies = yield [
-            self._report(home, [tallies[i] for i in chunk]) for home, chunk in pieces
+            self._report(home, [tallies[i] for i in chunk], f"{name}.{number}")
+            for number, (home, chunk) in enumerate(pieces)
         ]
         found: dict[int, Outcome] = {}
         for (_, chunk), outcomes in zip(pieces, replies, strict=True):
             found.update(zip(chunk, outcomes, strict=True))
         return [found[i] for i in range(len(tallies))]
 
-    def _report(self, partition: int, tallies: Sequence[Tally]) -> Call[list[Outcome]]:
+    def _report(
+        self, partition: int, tallies: Sequence[Tally], operation: str
+    ) -> Call[list[Outcome]]:
         keys, rules = self.keys(partition), self.settings.outliers
         named = [_named(tally) for tally in tallies]
         remembered = max(REMEMBERED_SECS, 2 * self.settings.operation_timeout_secs)
@@ -95,7 +108,7 @@ class Outliers(Readers):
             partition,
             [
                 keys.base,
-                secrets.token_hex(8),
+                operation,
                 micros(remembered),
                 "|".join(
                     (
