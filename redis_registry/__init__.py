@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from redis_registry import errors
 from redis_registry.core.address import own_address
 from redis_registry.core.events import Event, Kind
+from redis_registry.core.mirror import Snapshot
 from redis_registry.errors import (
     AccessDenied,
     AgentError,
@@ -36,6 +37,9 @@ from redis_registry.model import (
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
 from redis_registry.roles.checker import CheckerStatus
+from redis_registry.roles.sync_following import SyncView, SyncWatch
+from redis_registry.roles.view import View
+from redis_registry.roles.watch import Watch
 from redis_registry.settings import GuardSettings, OutlierSettings, RegistrySettings
 from redis_registry.store.outliers import Tally
 from redis_registry.store.replies import Hold, Outcome, Status, Verdict
@@ -77,13 +81,18 @@ __all__ = [
     "RegistrySettings",
     "RegistryUnavailable",
     "RemoteRegistry",
+    "Snapshot",
     "Status",
     "Superseded",
     "SyncModelRegistry",
     "SyncRemoteRegistry",
+    "SyncView",
+    "SyncWatch",
     "Tally",
     "Telemetry",
     "Verdict",
+    "View",
+    "Watch",
     "errors",
     "new_incarnation",
     "own_address",

@@ -127,6 +127,14 @@ class HeldOut(BaseModel):
     until: datetime
     half_open: bool = False
 
+    def at(self, now: datetime) -> HeldOut | None:
+        """What remains of it at a later moment of Redis's clock; ``None``: it is over."""
+        if now < self.until or self.half_open:
+            return self
+        if self.cause == "flapping":
+            return None
+        return self.model_copy(update={"half_open": True})
+
 
 class Beat(Enum):
     """How a heartbeat was answered."""

@@ -60,18 +60,17 @@ def awaits_probe(instance: ModelInstance) -> bool:
 
 
 def pick(
-    instances: Iterable[ModelInstance], *, held_out: bool = False
+    instances: Iterable[ModelInstance], *, probes: bool = False, held_out: bool = True
 ) -> ModelInstance | None:
-    """One that may take work, uniformly at random; ``None`` if there is none.
-
-    That is a selectable one, or one that awaits a probe: claim it, or pick another.
+    """One selectable instance, uniformly at random; ``None`` if there is none.
 
     Args:
         instances: Of whom.
-        held_out: When there is none of those, one that is only held out: better than nobody.
+        probes: Also one that awaits its probe: claim that, or pick another.
+        held_out: When there is none, one that is only held out: better than nobody.
     """
     given = list(instances)
-    able = [item for item in given if selectable(item) or awaits_probe(item)]
+    able = [i for i in given if selectable(i) or (probes and awaits_probe(i))]
     if not able and held_out:
         able = [item for item in given if why_not(item) in _HELD_OUT]
     return random.choice(able) if able else None  # noqa: S311  not a secret

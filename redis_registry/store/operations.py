@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from redis_registry.store.calls import Call, Operation
+from redis_registry.store.calls import Call, Command, Operation
+from redis_registry.store.following import Following
 from redis_registry.store.outliers import Outliers
 from redis_registry.store.readers import READ_PAGE
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
@@ -13,11 +14,12 @@ __all__ = [
     "SWEEP_PAGE",
     "UNKNOWN",
     "Call",
+    "Command",
     "Operation",
     "Operations",
     "Term",
 ]
 
 
-class Operations(Writers, Outliers, Sweeping):
+class Operations(Writers, Following, Outliers, Sweeping):
     """What workers, readers and checkers do."""

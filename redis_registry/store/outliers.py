@@ -158,15 +158,15 @@ class Outliers(Readers):
         if chosen is None:
             found = yield from self.read(model_name, healthy_only=True)
             chosen = yield from self._granted(found)
-            chosen = chosen or pick(found, held_out=True)
+            chosen = chosen or pick(found)
         return chosen
 
     def _granted(
         self, items: Sequence[ModelInstance]
     ) -> Operation[ModelInstance | None]:
-        chosen = pick(items)
+        chosen = pick(items, probes=True, held_out=False)
         if chosen is None or not awaits_probe(chosen):
             return chosen
         if (yield from self.claim_probe(chosen)):
             return chosen
-        return pick(item for item in items if not awaits_probe(item))
+        return pick(items, held_out=False)

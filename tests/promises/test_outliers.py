@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from redis_registry import (
     Verdict,
 )
 from redis_registry.core import outcomes
+from redis_registry.model import EPOCH
 from redis_registry.selection import Reason, awaits_probe, why_not
 from redis_registry.store.outliers import Tally
 from tests.conftest import SLOW, Bench, MakeBench, Server
@@ -276,6 +278,45 @@ async def test_time_out_doubles_up_to_the_longest_and_starts_anew_after_a_while(
 
 async def _clock_after(bench: Bench, moment: float) -> bool:
     return bench.store.now_us() > moment * 1_000_000
+
+
+def test_what_keeps_it_out_is_judged_by_a_clock() -> None:
+    """As views do, which learn of changes and not of time."""
+    end = EPOCH + timedelta(seconds=5)
+    failing = HeldOut(cause="failures", until=end)
+    flapping = HeldOut(cause="flapping", until=end)
+    due = HeldOut(cause="failures", until=end, half_open=True)
+    assert failing.at(EPOCH) == failing
+    assert flapping.at(EPOCH) == flapping
+    assert failing.at(end) == due
+    assert flapping.at(end) is None
+    assert due.at(end) == due
+
+
+async def test_a_view_learns_it_by_the_event(pair: Pair) -> None:
+    bench, other = await pair(base_ejection_secs=0.1)
+    bad, *_ = items = instances(3)
+    await bench.registry.send_heartbeats(items)
+    async with other.view("glm@llm") as view:
+        began = time.monotonic()
+        await fail(bench.registry, bad)
+
+        async def avoided() -> bool:
+            return {view.instances("glm@llm")[0].held_out is not None} == {True}
+
+        await until(avoided, "the view knows")
+        assert time.monotonic() - began < 0.2
+        assert bad.port not in {
+            i.port for _ in range(60) if (i := view.select("glm@llm"))
+        }
+        await half_open(bench.registry, bad)
+    async with other.view("glm@llm") as view:
+        found = view.instances("glm@llm")[0].held_out
+        assert found
+        assert not found.half_open  # that goes by the clock, not by when it was read
+        assert bad.port not in {
+            i.port for _ in range(60) if (i := view.select("glm@llm"))
+        }
 
 
 async def test_exactly_one_of_many_gets_the_probe(make_bench: MakeBench) -> None:
