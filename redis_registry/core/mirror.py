@@ -7,7 +7,7 @@ reads. A reader that finds a model unchanged gets the very snapshot it got befor
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote
@@ -151,12 +151,14 @@ class Change:
         Raises:
             ValueError: It can't be read.
         """
-        entry = self.entry
+        entry, old = self.entry, self.old
+        if old is not None and old.kept:
+            old = None  # Redis had lost it, and the watch was told so
         return decode_event(
             b"%d-0" % entry.revision,
             {entry.head: self.new.raw if self.new else entry.about},
             partition=entry.partition,
-            before=self.old.marked(silent=False).instance if self.old else None,
+            before=old.marked(silent=False).instance if old else None,
         )
 
 
@@ -183,11 +185,18 @@ class Mirror:
         found = self.models.get(model_name)
         return found.snapshot() if found else Snapshot(model_name)
 
-    def all(self, partition: int | None = None) -> Iterator[ModelInstance]:
-        """All instances, or those of one partition, model by model."""
+    def all(self) -> Iterator[ModelInstance]:
+        """All instances, model by model."""
         for model in list(self.models.values()):
-            if partition is None or model.partition == partition:
-                yield from model.snapshot().instances
+            yield from model.snapshot().instances
+
+    def held(self, partition: int) -> Iterator[ModelInstance]:
+        """What Redis holds of a partition: without those it has lost."""
+        for model in list(self.models.values()):
+            if model.partition == partition:
+                for row in model.rows.values():
+                    if not row.kept and (instance := row.instance):
+                        yield instance
 
     def rows(self) -> dict[int, list[bytes]]:
         """All rows of each partition, as they came."""
@@ -217,6 +226,13 @@ class Mirror:
             model.version += 1
             if not model.rows:
                 del self.models[name]
+
+    @staticmethod
+    def removed(entry: Entry) -> str | None:
+        """The identity that an entry says is removed; ``None``: it says something else."""
+        if b"|" in entry.about or kind_of(entry.head) not in _ENDS:
+            return None
+        return entry.about.decode()
 
     def apply(self, entry: Entry) -> Change:
         """Take in an entry of the stream."""
@@ -252,13 +268,21 @@ class Mirror:
             elif known is not None:
                 self._put(partition, identity, known)
 
-    def take_over(self, partition: int, fresh: Mirror, *, keep: bool) -> set[str]:
+    def take_over(
+        self,
+        partition: int,
+        fresh: Mirror,
+        *,
+        keep: bool,
+        gone: Container[str] = (),
+    ) -> set[str]:
         """Replace a partition by what was read anew.
 
         Args:
             partition: Which one.
             fresh: What is there now.
             keep: Go on showing what was alive and is not there any more, as protected.
+            gone: Identities that are known to have been removed.
 
         Returns:
             Names of the models that may have changed.
@@ -269,7 +293,8 @@ class Mirror:
         if keep:
             for name in changed:
                 for identity, row in self.models[name].rows.items():
-                    if row.healthy and fresh.row(identity) is None:
+                    lost = fresh.row(identity) is None and identity not in gone
+                    if lost and row.healthy:
                         fresh._put(partition, identity, row.marked(kept=True))
         for name in changed:
             del self.models[name]
