@@ -8,7 +8,15 @@ from enum import StrEnum
 
 from redis_registry.model import Health, ModelInstance
 
-__all__ = ["Reason", "awaits_probe", "pick", "selectable", "why_not"]
+__all__ = [
+    "Reason",
+    "able",
+    "awaits_probe",
+    "draw_probe",
+    "pick",
+    "selectable",
+    "why_not",
+]
 
 
 class Reason(StrEnum):
@@ -50,7 +58,31 @@ def selectable(instance: ModelInstance) -> bool:
     return why_not(instance) is None
 
 
-_HELD_OUT = {Reason.FAILURES, Reason.FLAPPING}
+_HELD_OUT = (Reason.FAILURES, Reason.FLAPPING)
+
+
+def able(instances: Iterable[ModelInstance]) -> tuple[ModelInstance, ...]:
+    """The selectable ones; when there are none, those that are only held out.
+
+    Args:
+        instances: All there are of one model; of a mere sample, these are not the last.
+    """
+    known = tuple(instances)
+    chosen = tuple(filter(selectable, known))
+    return chosen or tuple(i for i in known if why_not(i) in _HELD_OUT)
+
+
+def pick(
+    instances: Iterable[ModelInstance], *, sample: bool = False
+) -> ModelInstance | None:
+    """One that may receive new work, uniformly at random; ``None`` if there is none.
+
+    Args:
+        instances: All there are of one model, or some of them.
+        sample: They are only some, so that held out ones are not the model's last.
+    """
+    chosen = list(filter(selectable, instances)) if sample else able(instances)
+    return random.choice(chosen) if chosen else None  # noqa: S311  not a secret
 
 
 def awaits_probe(instance: ModelInstance) -> bool:
@@ -59,18 +91,12 @@ def awaits_probe(instance: ModelInstance) -> bool:
     return bool(held and held.half_open) and why_not(instance) is Reason.FAILURES
 
 
-def pick(
-    instances: Iterable[ModelInstance], *, probes: bool = False, held_out: bool = True
-) -> ModelInstance | None:
-    """One selectable instance, uniformly at random; ``None`` if there is none.
-
-    Args:
-        instances: Of whom.
-        probes: Also one that awaits its probe: claim that, or pick another.
-        held_out: When there is none, one that is only held out: better than nobody.
-    """
-    given = list(instances)
-    able = [i for i in given if selectable(i) or (probes and awaits_probe(i))]
-    if not able and held_out:
-        able = [item for item in given if why_not(item) in _HELD_OUT]
-    return random.choice(able) if able else None  # noqa: S311  not a secret
+def draw_probe(instances: Iterable[ModelInstance]) -> ModelInstance | None:
+    """One that awaits its probe, as often as it would be chosen if it were selectable."""
+    known = list(instances)
+    due = [i for i in known if awaits_probe(i)]
+    if not due:
+        return None
+    others = sum(map(selectable, known))
+    place = random.randrange(len(due) + others)  # noqa: S311  not a secret
+    return due[place] if place < len(due) else None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redis_registry.model import ModelInstance
-from redis_registry.selection import awaits_probe, pick
+from redis_registry.selection import draw_probe, pick
 from redis_registry.store.calls import Call, Operation, ask, chunks, micros
 from redis_registry.store.readers import Readers
 from redis_registry.store.replies import Outcome, read_outcomes
@@ -154,19 +154,17 @@ class Outliers(Readers):
         One that awaits its probe is chosen as any other, if the probe is granted. When all that
         could work are held out, one of them: better than nobody.
         """
-        chosen = yield from self._granted((yield from self.sample(model_name)))
+        sampled = yield from self.sample(model_name)
+        chosen = (yield from self._probe(sampled)) or pick(sampled, sample=True)
         if chosen is None:
             found = yield from self.read(model_name, healthy_only=True)
-            chosen = yield from self._granted(found)
-            chosen = chosen or pick(found)
+            chosen = (yield from self._probe(found)) or pick(found)
         return chosen
 
-    def _granted(
-        self, items: Sequence[ModelInstance]
+    def _probe(
+        self, instances: Sequence[ModelInstance]
     ) -> Operation[ModelInstance | None]:
-        chosen = pick(items, probes=True, held_out=False)
-        if chosen is None or not awaits_probe(chosen):
-            return chosen
-        if (yield from self.claim_probe(chosen)):
-            return chosen
-        return pick(items, held_out=False)
+        due = draw_probe(instances)
+        if due is not None and (yield from self.claim_probe(due)):
+            return due
+        return None

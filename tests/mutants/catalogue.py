@@ -294,8 +294,8 @@ MUTANTS = [
         "promises/test_outliers.py::test_select_sends_one_probe_and_success_brings_it_back",
         (
             "redis_registry/store/outliers.py",
-            "if chosen is None or not awaits_probe(chosen):",
-            "if True:",
+            "due is not None and (yield from self.claim_probe(due))",
+            "due is not None",
         ),
     ),
     mutant(
