@@ -72,6 +72,7 @@ class Verdict(StrEnum):
     """What a report of failed calls has led to."""
 
     COUNTED = "counted"
+    """Counted, where there was anything to count."""
 
     EJECTED = "ejected"
     """It is kept out now, by this report or an earlier one."""

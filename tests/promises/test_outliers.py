@@ -200,6 +200,24 @@ async def test_the_dead_among_them_leave_room_for_others(pair: Pair) -> None:
     assert (await fail(bench.registry, items[1], 1)).verdict is Verdict.EJECTED
 
 
+async def test_of_many_that_are_out_some_dead_ones_make_room_for_some(
+    pair: Pair,
+) -> None:
+    bench, _ = await pair(max_ejected_share=0.5)
+    items = instances(120)
+    await bench.registry.send_heartbeats(items)
+    for item in items[:60]:
+        await fail(bench.registry, item)
+    assert (await fail(bench.registry, items[60])).verdict is Verdict.SPARED
+    await bench.registry.send_heartbeats(
+        [item.model_copy(update={"port": 1000 + item.port}) for item in items[:60]]
+    )
+    bench.store.silence(*items[:60])
+    await bench.sweep()
+    outcome = await fail(bench.registry, items[60], 1)
+    assert outcome.verdict is Verdict.EJECTED  # the first 32 looked at are dead
+
+
 OTHERS: dict[str, dict[str, Any]] = {
     "alone": {},
     "disabled": {"enabled": False},

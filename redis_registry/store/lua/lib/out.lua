@@ -9,7 +9,7 @@
 -- flaps      penalty:at µs                     decays; only of those that ever came back from the dead
 --
 -- Needs record.lua, and keeping.new() before the rest and before the first write
-local MOST_LOOKS, SAMPLE, MOST_HALF_LIVES = 512, 64, 4 -- looks at other records, in one call
+local MOST_LOOKS, SAMPLE, WINDOW, MOST_HALF_LIVES = 512, 64, 32, 4 -- looks: at other records, in one call
 local WEIGHTLESS = '\161w\203' .. string.rep('\0', 8) -- weight 0.0 in a spec, as msgpack writes it
 local keeping = { models = {}, looks = MOST_LOOKS }
 
@@ -53,14 +53,16 @@ local function serves(identity)
   return deadline and tonumber(deadline) > now
 end
 
--- Of those of a model that have the field, how many it really keeps from work now; those that
--- there is no time to look at count.
+-- Of those of a model that have the field, how many it keeps from work now; some need not be, being
+-- dead. Of many only a window is looked at, another one each time, and the others count: every
+-- failure of a large model in trouble asks this.
 local function count_out(model, enough)
   local from, to = '[' .. model .. ':', '(' .. model .. ';' -- ";" comes after ":"
   local total = redis.call('ZLEXCOUNT', keeping.keys.out, from, to)
   if total < enough then return total end
-  local found = redis.call('ZRANGEBYLEX', keeping.keys.out, from, to, 'LIMIT', 0,
-    math.max(0, keeping.looks - SAMPLE))
+  local found = redis.call('ZRANGEBYLEX', keeping.keys.out, from, to, 'LIMIT',
+    total > WINDOW and now % (total - WINDOW + 1) or 0,
+    math.max(0, math.min(WINDOW, keeping.looks - SAMPLE)))
   keeping.looks = keeping.looks - #found
   local count = total - #found
   for _, identity in ipairs(found) do
