@@ -64,8 +64,9 @@ from redis_registry.selection import (
     subset,
     why_not,
 )
-from redis_registry.settings import GuardSettings, RegistrySettings
-from redis_registry.store.replies import Hold, Status
+from redis_registry.settings import GuardSettings, OutlierSettings, RegistrySettings
+from redis_registry.store.outliers import Tally
+from redis_registry.store.replies import Hold, Outcome, Status, Verdict
 from redis_registry.sync_registry import SyncModelRegistry
 from redis_registry.telemetry import Telemetry
 
@@ -100,6 +101,8 @@ __all__ = [
     "Load",
     "ModelInstance",
     "OutOfMemory",
+    "Outcome",
+    "OutlierSettings",
     "Outstanding",
     "PartitionMismatch",
     "Pick",
@@ -126,7 +129,9 @@ __all__ = [
     "SyncRemoteRegistry",
     "SyncView",
     "SyncWatch",
+    "Tally",
     "Telemetry",
+    "Verdict",
     "View",
     "Watch",
     "Weighted",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from redis_registry.store.calls import Call, Command, Operation
 from redis_registry.store.following import Following
+from redis_registry.store.outliers import Outliers
 from redis_registry.store.readers import READ_PAGE
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
 from redis_registry.store.writers import UNKNOWN, Writers
@@ -20,5 +21,5 @@ __all__ = [
 ]
 
 
-class Operations(Writers, Following, Sweeping):
+class Operations(Writers, Following, Outliers, Sweeping):
     """What workers, readers and checkers do."""

@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
-from redis_registry import Load, ModelInstance, Readiness, RegistrySettings
+from redis_registry import (
+    Load,
+    ModelInstance,
+    Outcome,
+    Readiness,
+    RegistrySettings,
+    Verdict,
+)
 from redis_registry.store import operations as ops
 from redis_registry.store.following import Overdue
 from redis_registry.store.operations import Call, Operation, Operations, Term
+from redis_registry.store.outliers import Tally
 from redis_registry.store.scripts import Script, load
 from tests.helpers import instance, instances
 
@@ -107,6 +115,8 @@ REPLIES: dict[str, Any] = {
     "ready": 1,
     "report": [],
     "loads": [0, b"0"],
+    "outcome": [Outcome(Verdict.COUNTED)],
+    "claim_probe": True,
     "overdue": Overdue(0, "e", 0, -1, 0, False, frozenset(), frozenset()),
 }
 
@@ -133,6 +143,9 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.forget(term, ["m{x}:h:1"]),
         made.rebase(term, 0),
         made.release(term),
+        made.report([Tally(item, failures=1)]),
+        made.claim_probe(item),
+        made.select(item.model_name),
     ]
 
 
