@@ -12,8 +12,10 @@ from redis_registry.errors import (
     EmbeddedServerError,
     FormatMismatch,
     InvalidInstance,
+    InvalidOverride,
     KeyConflict,
     LeaseLost,
+    LimitReached,
     OutOfMemory,
     PartitionMismatch,
     PoolExhausted,
@@ -40,12 +42,15 @@ from redis_registry.settings import GuardSettings, RegistrySettings
 from redis_registry.store.replies import Hold, Status
 from redis_registry.sync_registry import SyncModelRegistry
 from redis_registry.telemetry import Telemetry
+from redis_registry.wire.aliases import Alias
+from redis_registry.wire.overrides import Override, Selector
 
 __version__ = _version("redis-registry")
 
 __all__ = [
     "AccessDenied",
     "AgentError",
+    "Alias",
     "Beat",
     "CheckerStatus",
     "ConfigurationError",
@@ -58,12 +63,15 @@ __all__ = [
     "Hold",
     "Identity",
     "InvalidInstance",
+    "InvalidOverride",
     "KeyConflict",
     "Kind",
     "LeaseLost",
+    "LimitReached",
     "Load",
     "ModelInstance",
     "OutOfMemory",
+    "Override",
     "PartitionMismatch",
     "PoolExhausted",
     "Readiness",
@@ -74,6 +82,7 @@ __all__ = [
     "RegistrySettings",
     "RegistryUnavailable",
     "RemoteRegistry",
+    "Selector",
     "Status",
     "Superseded",
     "SyncModelRegistry",

@@ -25,6 +25,8 @@ KNOWN = {
     "living": "hash",
     "guard": "hash",
     "tally": "hash",
+    "overrides": "hash",
+    "aliases": "hash",
 }
 
 

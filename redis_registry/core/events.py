@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from urllib.parse import unquote
 
 from redis_registry.model import EPOCH, ModelInstance
+from redis_registry.wire.aliases import Alias, decode_alias
 from redis_registry.wire.codec import decode_row
+from redis_registry.wire.overrides import Override, decode_override
 
 __all__ = ["Event", "Kind", "decode_event"]
 
@@ -41,6 +44,14 @@ class Kind(StrEnum):
     RECOVERY = "recovery"
     """The registry was away; nobody is flipped for one timeout."""
 
+    OVERRIDDEN = "overridden"
+    """An operator set an override."""
+
+    OVERRIDE_CLEARED = "override_cleared"
+    OVERRIDE_EXPIRED = "override_expired"
+    ALIAS_SET = "alias_set"
+    ALIAS_REMOVED = "alias_removed"
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -50,11 +61,15 @@ class Event:
         revision: Its number: one higher than the change before, within the partition.
         epoch: Revisions are unique within it only.
         kind: What happened.
-        subject: An identity (escaped ``model:host:port``), a scope or a holder.
+        subject: An identity (escaped ``model:host:port``), a scope, a holder, or the name of an
+            override or alias.
         cause: Why.
         actor: Who did it.
         at: When, by Redis's clock.
-        instance: The instance after the change; ``None`` when it is gone or not about one.
+        instance: The instance after the change, as it says it is (without overrides); ``None``
+            when it is gone or not about one.
+        override: The override that was set, cleared or has expired.
+        alias: The alias that was set or removed.
     """
 
     revision: int
@@ -65,6 +80,12 @@ class Event:
     actor: str
     at: datetime
     instance: ModelInstance | None
+    override: Override | None = None
+    alias: Alias | None = None
+
+
+_OF_OVERRIDES = {Kind.OVERRIDDEN, Kind.OVERRIDE_CLEARED, Kind.OVERRIDE_EXPIRED}
+_OF_ALIASES = {Kind.ALIAS_SET, Kind.ALIAS_REMOVED}
 
 
 def decode_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
@@ -74,15 +95,27 @@ def decode_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
         ValueError: It is not of the form that ``store/lua/lib/open.lua`` writes.
     """
     ((head, about),) = fields.items()
-    epoch, kind, cause, actor, at = head.split(b"|")
-    subject = about.split(b"|", 1)[0].decode()
+    epoch, told, cause, actor, at = head.split(b"|")
+    kind = Kind(told.decode())
+    instance = override = alias = None
+    if kind in _OF_OVERRIDES:
+        override = decode_override(*about.split(b" ", 1))
+        subject = override.name
+    elif kind in _OF_ALIASES:
+        alias = decode_alias(*about.split(b" ", 1))
+        subject = alias.alias
+    else:
+        subject = about.split(b"|", 1)[0].decode()
+        instance = decode_row(about) if b"|" in about else None
     return Event(
         revision=int(entry_id.split(b"-")[0]),
         epoch=epoch.decode(),
-        kind=Kind(kind.decode()),
+        kind=kind,
         subject=subject,
-        cause=cause.decode(),
+        cause=unquote(cause.decode()),
         actor=actor.decode(),
         at=EPOCH + timedelta(microseconds=int(at)),
-        instance=decode_row(about) if b"|" in about else None,
+        instance=instance,
+        override=override,
+        alias=alias,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from redis_registry.store.calls import Call, Operation
+from redis_registry.store.operators import Operators
 from redis_registry.store.readers import READ_PAGE, Readers
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
 from redis_registry.store.writers import UNKNOWN, Writers
@@ -18,5 +19,5 @@ __all__ = [
 ]
 
 
-class Operations(Writers, Readers, Sweeping):
-    """What workers, readers and checkers do."""
+class Operations(Writers, Readers, Operators, Sweeping):
+    """What workers, readers, operators and checkers do."""

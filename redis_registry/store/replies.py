@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
-from redis_registry.model import EPOCH
+from redis_registry.model import EPOCH, ModelInstance
+from redis_registry.wire.aliases import Alias, decode_alias
+from redis_registry.wire.codec import decode_rows
+from redis_registry.wire.in_force import NOTHING, Overrides
+from redis_registry.wire.overrides import decode_override
 
-__all__ = ["Hold", "Status", "Sweep", "read_status", "read_sweep"]
+__all__ = [
+    "Hold",
+    "Orders",
+    "Page",
+    "Status",
+    "Sweep",
+    "read_orders",
+    "read_page",
+    "read_status",
+    "read_sweep",
+]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Sweep(NamedTuple):
@@ -25,6 +45,7 @@ class Sweep(NamedTuple):
         members: This page of the overdue.
         forget: Identities whose time has come.
         guarded: Scopes with an entry in the guard.
+        ended: An override has ended and is still on record.
     """
 
     token: int
@@ -38,6 +59,7 @@ class Sweep(NamedTuple):
     members: list[str]
     forget: list[str]
     guarded: list[str]
+    ended: bool
 
 
 def read_sweep(reply: list[Any]) -> Sweep:
@@ -55,7 +77,83 @@ def read_sweep(reply: list[Any]) -> Sweep:
             [item.decode(errors="surrogateescape") for item in reply[i]]
             for i in (8, 9, 10)
         ),
+        ended=bool(reply[11]),
     )
+
+
+class Orders(NamedTuple):
+    """What operators have decided in one partition.
+
+    Attributes:
+        stamp: Epoch and revision of the last change; empty: there never was one.
+        overrides: The overrides on record.
+        aliases: By alias.
+    """
+
+    stamp: bytes = b""
+    overrides: Overrides = NOTHING
+    aliases: dict[str, Alias] = {}  # noqa: RUF012  never changed
+
+
+class Page(NamedTuple):
+    """Answer of ``read.lua``, overrides applied.
+
+    Attributes:
+        more: Where to go on; ``None``: this was all.
+        revision: Of the partition, at this moment.
+        now_us: Redis's clock, in µs.
+        orders: What operators have decided.
+        target: The model that the asked name is an alias of, escaped, or empty.
+    """
+
+    more: tuple[bytes, bytes] | None
+    revision: int
+    epoch: str
+    now_us: int
+    orders: Orders
+    target: str
+    instances: list[ModelInstance]
+
+
+def read_page(reply: list[Any], known: Orders, *, healthy_only: bool) -> Page:
+    """Type the reply of ``read.lua``, asked with the stamp of ``known``."""
+    more, model, after, revision, epoch, now, stamp, told, target = reply[:9]
+    orders = known if stamp == known.stamp else read_orders(stamp, *told)
+    instances = decode_rows(reply[9:])
+    now_us = int(now)
+    if orders.overrides:
+        apply = orders.overrides.apply
+        instances = [apply(instance, now_us) for instance in instances]
+        if healthy_only:
+            instances = [instance for instance in instances if instance.healthy]
+    return Page(
+        more=(model, after) if more else None,
+        revision=int(revision),
+        epoch=epoch.decode(),
+        now_us=now_us,
+        orders=orders,
+        target=target.decode(),
+        instances=instances,
+    )
+
+
+def read_orders(stamp: bytes, overrides: list[bytes], aliases: list[bytes]) -> Orders:
+    """Type the two hashes; a record that can't be read is left out and reported."""
+    standing = Overrides(_readable(decode_override, overrides))
+    named = {alias.alias: alias for alias in _readable(decode_alias, aliases)}
+    return Orders(stamp, standing, named)
+
+
+def _readable(decode: Callable[[bytes, bytes], T], flat: list[bytes]) -> Iterator[T]:
+    for name, record in zip(flat[::2], flat[1::2], strict=True):
+        try:
+            yield decode(name, record)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            _log.warning(
+                "an operator's record is unreadable and has no effect: clear it and set it again",
+                extra={"record": name.decode(errors="backslashreplace")},
+                exc_info=error,
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ key (after the tag)         type        holds
 ``models``                  sorted set  model → revision of its first instance
 ``living``                  hash        model → how many of it are among the deadlines
 ``guard``, ``tally``        hash        scopes held; flips counted per scope
+``overrides``               hash        operators' overrides, by name
+``aliases``                 hash        alias → model and who pointed it there
 ``m:<model>``               sorted set  ``host:port`` → revision of its registration
 ``i:<model>:<host>:<port>`` hash        one instance
 ==========================  ==========  =================================================
