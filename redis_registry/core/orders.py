@@ -72,7 +72,10 @@ def said_by(author: str | None, reason: str = "") -> str:
 
 def listed_overrides(parts: Iterable[Orders]) -> list[Override]:
     """Those of all partitions, each once, the oldest first."""
-    found = {override.name: override for part in parts for override in part.overrides}
+    found: dict[str, Override] = {}
+    for part in parts:
+        for override in part.overrides:
+            found.setdefault(override.name, override)
     return sorted(found.values(), key=lambda override: override.at or EPOCH)
 
 

@@ -53,7 +53,12 @@ class Operators(Calls):
         stored: Sequence[bytes] = yield [
             self._call("override", home, args, bytes) for home in homes
         ]
-        if not all(stored):
+        if not all(stored):  # everywhere or nowhere
+            yield [
+                self._clear("override", home, override.name, operation, "no room")
+                for home, record in zip(homes, stored, strict=True)
+                if record
+            ]
             msg = f"override {override.name}: there are {MAX_OVERRIDES} already: clear some"
             raise LimitReached(msg)
         others = set(range(partitions)) - set(homes)

@@ -106,6 +106,19 @@ class Selector(BaseModel):
             port=identity.port,
         )
 
+    @classmethod
+    def given(cls, **fields: Any) -> Selector:
+        """Build one from untrusted fields.
+
+        Raises:
+            InvalidOverride: Nothing is given, or not acceptable; the message says which.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            msg = f"selector: {explain_invalid(error)}"
+            raise InvalidOverride(msg) from error
+
     @property
     def one_model(self) -> str | None:
         """The only model that it fits; ``None``: it may fit several."""

@@ -35,7 +35,8 @@ local alias = orders and ARGV[11] == '1' and redis.call('HGET', KEYS[7], only)
 local home = ARGV[12]
 if alias then
   home, target = string.match(alias, '^%d+:(%d+):([^:]*):')
-  only = target
+  if not home then home, target = ARGV[12], '' end -- damaged
+  if target ~= '' then only = target end
 end
 local reply = { 0, ARGV[6], ARGV[7], rev, epoch, now_text, stamp, told, target }
 if home ~= ARGV[12] then return reply end
