@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -30,11 +31,15 @@ from redis_registry.model import (
 )
 from redis_registry.roles.announcing import SyncAnnouncement, new_life
 from redis_registry.roles.channel import RedisChannel
+from redis_registry.roles.hub import scope_of
 from redis_registry.roles.life import HowToAnnounce
+from redis_registry.roles.loop_thread import LoopThread
 from redis_registry.roles.senders import Senders
+from redis_registry.roles.sync_following import SyncView, SyncWatch
+from redis_registry.roles.watch import BUFFER, Watch
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.executor import SyncExecutor
+from redis_registry.store.executor import AsyncExecutor, SyncExecutor
 from redis_registry.store.operations import UNKNOWN, Operations
 from redis_registry.store.replies import Status
 from redis_registry.telemetry import DEAF, Telemetry
@@ -64,6 +69,9 @@ class SyncModelRegistry:
         self.name = actor("sync")
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
+        self._loop_thread = LoopThread(
+            self._operations, lambda: AsyncExecutor(self.settings, telemetry=telemetry)
+        )
         self._senders = Senders(
             RedisChannel(self.settings, self._executor, actor=self.name)
         )
@@ -85,7 +93,8 @@ class SyncModelRegistry:
         self.close()
 
     def close(self) -> None:
-        """Stop speaking for announced instances, and close the connections."""
+        """End views and watches, stop speaking for announced instances, close the connections."""
+        self._loop_thread.close()
         self._senders.stop()
         self._executor.close()
 
@@ -195,6 +204,32 @@ class SyncModelRegistry:
     def aliases(self) -> list[Alias]:
         """As :meth:`RedisModelRegistry.aliases`."""
         return listed_aliases(self._executor.run(self._operations.orders()))
+
+    def watch(
+        self,
+        model_name: str | None = None,
+        after: str | None = None,
+        *,
+        buffer: int = BUFFER,
+    ) -> SyncWatch:
+        """As :meth:`RedisModelRegistry.watch`; it follows in a thread of its own."""
+        hub, scope = self._loop_thread.hub, scope_of(model_name)
+        watch = Watch(hub, scope, after=after, buffer=buffer)
+        return SyncWatch(self._loop_thread, watch)
+
+    def view(
+        self,
+        models: str | Iterable[str] | None = None,
+        *,
+        snapshot_path: str | Path | None = None,
+        wait_secs: float | None = None,
+    ) -> SyncView:
+        """As :meth:`RedisModelRegistry.view`; it follows in a thread of its own."""
+        if wait_secs is None:
+            wait_secs = self.settings.operation_timeout_secs
+        path = None if snapshot_path is None else Path(snapshot_path)
+        scope = scope_of(models)
+        return SyncView(self._loop_thread, scope, path=path, wait_secs=wait_secs)
 
     def status(self) -> list[Status]:
         """As :meth:`RedisModelRegistry.status`."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from urllib.parse import unquote
 
+from redis_registry.errors import ConfigurationError
 from redis_registry.model import EPOCH, ModelInstance
 from redis_registry.wire.aliases import Alias, decode_alias
 from redis_registry.wire.codec import decode_row
 from redis_registry.wire.overrides import Override, decode_override
 
-__all__ = ["Event", "Kind", "decode_event"]
+__all__ = ["Event", "Kind", "decode_event", "kind_of", "position_of", "position_text"]
 
 
 class Kind(StrEnum):
@@ -52,6 +53,17 @@ class Kind(StrEnum):
     ALIAS_SET = "alias_set"
     ALIAS_REMOVED = "alias_removed"
 
+    RESYNC = "resync"
+    """What a watcher knew is to be replaced by this snapshot: it is new, events are gone, or it
+    was too slow. Never in the stream."""
+
+    OTHER = "other"
+    """Something that only a newer release knows."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Kind:  # noqa: ARG003  the enum's protocol
+        return cls.OTHER
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -70,6 +82,9 @@ class Event:
             when it is gone or not about one.
         override: The override that was set, cleared or has expired.
         alias: The alias that was set or removed.
+        before: The instance before the change, where the watcher knew it.
+        partition: Which partition's change.
+        snapshot: With a resync, all instances as of ``revision``; in order of registration.
     """
 
     revision: int
@@ -80,16 +95,65 @@ class Event:
     actor: str
     at: datetime
     instance: ModelInstance | None
+    before: ModelInstance | None = None
+    partition: int = 0
+    snapshot: tuple[ModelInstance, ...] | None = None
     override: Override | None = None
     alias: Alias | None = None
+
+    @property
+    def position(self) -> str:
+        """Where a watch goes on after this event: of its model, or of all of one partition."""
+        return position_text([(self.epoch, self.revision)])
 
 
 _OF_OVERRIDES = {Kind.OVERRIDDEN, Kind.OVERRIDE_CLEARED, Kind.OVERRIDE_EXPIRED}
 _OF_ALIASES = {Kind.ALIAS_SET, Kind.ALIAS_REMOVED}
 
 
-def decode_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
+def position_text(places: Sequence[tuple[str, int]]) -> str:
+    """Epoch and revision of each partition as one word."""
+    return ",".join(f"{epoch}:{revision}" for epoch, revision in places)
+
+
+def position_of(text: str) -> list[tuple[str, int]]:
+    """Read back what :func:`position_text` made.
+
+    Raises:
+        ConfigurationError: The text is not of that form.
+    """
+    found: list[tuple[str, int]] = []
+    for place in text.split(","):
+        epoch, _, revision = place.rpartition(":")
+        if not (epoch and revision.isdecimal()):
+            msg = (
+                f"after: {text!r:.80} is no position; give what a watch's or an event's "
+                "position said, or None to begin with a snapshot"
+            )
+            raise ConfigurationError(msg)
+        found.append((epoch, int(revision)))
+    return found
+
+
+def kind_of(head: bytes) -> Kind:
+    """What an entry tells, from its head."""
+    return Kind(head.split(b"|", 2)[1].decode())
+
+
+def decode_event(
+    entry_id: bytes,
+    fields: Mapping[bytes, bytes],
+    *,
+    partition: int = 0,
+    before: ModelInstance | None = None,
+) -> Event:
     """Read one stream entry.
+
+    Args:
+        entry_id: ``<revision>-0``.
+        fields: The one field.
+        partition: Whose stream.
+        before: The instance before the change, where it is known.
 
     Raises:
         ValueError: It is not of the form that ``store/lua/lib/open.lua`` writes.
@@ -118,4 +182,6 @@ def decode_event(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
         instance=instance,
         override=override,
         alias=alias,
+        before=before,
+        partition=partition,
     )

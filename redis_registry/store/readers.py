@@ -9,7 +9,14 @@ from urllib.parse import unquote
 from redis_registry.model import ModelInstance
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.calls import Call, Calls, Operation, ask
-from redis_registry.store.replies import Orders, Page, Status, read_page, read_status
+from redis_registry.store.replies import (
+    NO_ORDERS,
+    Orders,
+    Page,
+    Status,
+    read_page,
+    read_status,
+)
 from redis_registry.wire.keys import escape, partition_of
 
 __all__ = ["READ_PAGE", "Readers"]
@@ -25,7 +32,6 @@ _Place = tuple[bytes, bytes]
 """Where a page goes on: after which model, and which instance of it."""
 
 _START: _Place = (b"0", b"0")
-_NO_ORDERS = Orders()
 
 
 class Readers(Calls):
@@ -46,10 +52,10 @@ class Readers(Calls):
         follow: bool = True,
     ) -> Call[Page]:
         keys = self.keys(partition)
-        known = self._orders.get(partition, _NO_ORDERS)
+        known = self._orders.get(partition, NO_ORDERS)
 
         def page(reply: list[Any]) -> Page:
-            read = read_page(reply, known, healthy_only=healthy_only)
+            read = read_page(reply, known)
             if read.orders is not known:
                 self._orders[partition] = read.orders
             return read
@@ -95,7 +101,8 @@ class Readers(Calls):
                 for home, (model, after) in asked.items()
             ]
             asked = _further(asked, pages, partitions)
-            found += [instance for page in pages for instance in page.instances]
+            for page in pages:
+                found += page.instances(healthy_only=healthy_only)
             follow = False
         return found
 
@@ -115,7 +122,7 @@ class Readers(Calls):
                     follow=False,
                 )
             )
-        return page.instances
+        return page.instances(healthy_only=True)
 
     def status(self) -> Operation[list[Status]]:
         """What each partition knows of itself."""
@@ -141,6 +148,6 @@ def _further(
         at = _home_of(page.target, partitions) if page.target else home
         if at != home:
             further[at] = (page.target, _START)
-        elif page.more:
-            further[home] = (page.target or model, page.more)
+        elif page.after:
+            further[home] = (page.target or model, page.after)
     return further

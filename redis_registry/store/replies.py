@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +16,7 @@ from redis_registry.wire.in_force import NOTHING, Overrides
 from redis_registry.wire.overrides import decode_override
 
 __all__ = [
+    "NO_ORDERS",
     "Hold",
     "Orders",
     "Page",
@@ -95,45 +96,53 @@ class Orders(NamedTuple):
     aliases: dict[str, Alias] = {}  # noqa: RUF012  never changed
 
 
+NO_ORDERS = Orders()
+"""Nothing has ever been decided."""
+
+
 class Page(NamedTuple):
-    """Answer of ``read.lua``, overrides applied.
+    """Answer of ``read.lua``: a page of instances at one moment.
 
     Attributes:
-        more: Where to go on; ``None``: this was all.
-        revision: Of the partition, at this moment.
+        epoch: The epoch it was read in.
+        revision: It holds every change up to this one.
+        rows: The rows, as the workers and the deadlines say it.
+        after: Where to go on; ``None``: it was the last.
         now_us: Redis's clock, in µs.
         orders: What operators have decided.
         target: The model that the asked name is an alias of, escaped, or empty.
     """
 
-    more: tuple[bytes, bytes] | None
-    revision: int
     epoch: str
-    now_us: int
-    orders: Orders
-    target: str
-    instances: list[ModelInstance]
+    revision: int
+    rows: Sequence[bytes]
+    after: tuple[bytes, bytes] | None
+    now_us: int = 0
+    orders: Orders = NO_ORDERS
+    target: str = ""
+
+    def instances(self, *, healthy_only: bool) -> list[ModelInstance]:
+        """The instances, as the operators want them seen."""
+        found = decode_rows(self.rows)
+        if self.orders.overrides:
+            apply, now_us = self.orders.overrides.apply, self.now_us
+            found = [apply(instance, now_us) for instance in found]
+            if healthy_only:
+                found = [instance for instance in found if instance.healthy]
+        return found
 
 
-def read_page(reply: list[Any], known: Orders, *, healthy_only: bool) -> Page:
+def read_page(reply: list[Any], known: Orders) -> Page:
     """Type the reply of ``read.lua``, asked with the stamp of ``known``."""
-    more, model, after, revision, epoch, now, stamp, told, target = reply[:9]
-    orders = known if stamp == known.stamp else read_orders(stamp, *told)
-    instances = decode_rows(reply[9:])
-    now_us = int(now)
-    if orders.overrides:
-        apply = orders.overrides.apply
-        instances = [apply(instance, now_us) for instance in instances]
-        if healthy_only:
-            instances = [instance for instance in instances if instance.healthy]
+    more, model, instance, revision, epoch, now, stamp, told, target = reply[:9]
     return Page(
-        more=(model, after) if more else None,
-        revision=int(revision),
         epoch=epoch.decode(),
-        now_us=now_us,
-        orders=orders,
+        revision=int(revision),
+        rows=reply[9:],
+        after=(model, instance) if more else None,
+        now_us=int(now),
+        orders=known if stamp == known.stamp else read_orders(stamp, *told),
         target=target.decode(),
-        instances=instances,
     )
 
 

@@ -337,7 +337,7 @@ MUTANTS = [
         "W6",
         "what the worker says counts again once it is back",
         "promises/test_overrides.py::test_it_holds_on_every_replica_through_a_killed_worker_and_a_restarted_redis",
-        (REPLIES, "if orders.overrides:", "if False:"),
+        (REPLIES, "if self.orders.overrides:", "if False:"),
     ),
     mutant(
         "W6",
@@ -420,8 +420,8 @@ MUTANTS = [
         "the driver's exceptions leak",
         "promises/test_faults.py::test_a_wrong_password_is_tried_once_and_never_shown",
         (
-            EXECUTOR,
-            "raise translate(error, call.script.name, self.where) from error",
+            "redis_registry/store/retrying.py",
+            "raise translate(error, call.name, self.where) from error",
             "raise error",
         ),
     ),

@@ -18,6 +18,7 @@ from redis_registry import (
     Selector,
 )
 from redis_registry.store import operations as ops
+from redis_registry.store.following import Overdue
 from redis_registry.store.operations import Call, Operation, Operations, Term
 from redis_registry.store.replies import Orders, Page
 from redis_registry.store.scripts import Script, load
@@ -106,7 +107,7 @@ REPLIES: dict[str, Any] = {
     "deregister": 1,
     "heartbeat": [],
     "revive": ["60000:"],
-    "read": Page(None, 1, "e", 0, Orders(), "", []),
+    "read": Page("e", 1, [], None),
     "override": b'1:0:x:{"selector":{"port":1},"weight":0,"author":"me","reason":"why"}',
     "alias": b"1:0:m:me",
     "clear": 1,
@@ -120,6 +121,7 @@ REPLIES: dict[str, Any] = {
     "release": 1,
     "ready": 1,
     "report": [],
+    "overdue": Overdue(0, "e", 0, -1, 0, False, frozenset(), frozenset()),
 }
 
 
@@ -136,6 +138,8 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.sample(item.model_name),
         made.status(),
         made.sweep(3, "holder"),
+        made.overdue(3),
+        made.page(3, "glm@llm", None),
         made.ready(item, Readiness.DRAINING, "why"),
         made.heartbeats([item], [Load(in_flight=1)]),
         made.flip(term, [member], {"*": 1}),
