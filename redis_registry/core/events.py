@@ -14,7 +14,16 @@ from redis_registry.wire.aliases import Alias, decode_alias
 from redis_registry.wire.codec import decode_row
 from redis_registry.wire.overrides import Override, decode_override
 
-__all__ = ["Event", "Kind", "decode_event", "kind_of", "position_of", "position_text"]
+__all__ = [
+    "OF_ALIASES",
+    "OF_OVERRIDES",
+    "Event",
+    "Kind",
+    "decode_event",
+    "kind_of",
+    "position_of",
+    "position_text",
+]
 
 
 class Kind(StrEnum):
@@ -84,7 +93,8 @@ class Event:
         alias: The alias that was set or removed.
         before: The instance before the change, where the watcher knew it.
         partition: Which partition's change.
-        snapshot: With a resync, all instances as of ``revision``; in order of registration.
+        snapshot: With a resync, all instances as of ``revision``, as they say they are; in order of
+            registration.
     """
 
     revision: int
@@ -107,8 +117,11 @@ class Event:
         return position_text([(self.epoch, self.revision)])
 
 
-_OF_OVERRIDES = {Kind.OVERRIDDEN, Kind.OVERRIDE_CLEARED, Kind.OVERRIDE_EXPIRED}
-_OF_ALIASES = {Kind.ALIAS_SET, Kind.ALIAS_REMOVED}
+OF_OVERRIDES = frozenset(
+    {Kind.OVERRIDDEN, Kind.OVERRIDE_CLEARED, Kind.OVERRIDE_EXPIRED}
+)
+OF_ALIASES = frozenset({Kind.ALIAS_SET, Kind.ALIAS_REMOVED})
+"""Kinds of events that carry an override, or an alias."""
 
 
 def position_text(places: Sequence[tuple[str, int]]) -> str:
@@ -162,10 +175,10 @@ def decode_event(
     epoch, told, cause, actor, at = head.split(b"|")
     kind = Kind(told.decode())
     instance = override = alias = None
-    if kind in _OF_OVERRIDES:
+    if kind in OF_OVERRIDES:
         override = decode_override(*about.split(b" ", 1))
         subject = override.name
-    elif kind in _OF_ALIASES:
+    elif kind in OF_ALIASES:
         alias = decode_alias(*about.split(b" ", 1))
         subject = alias.alias
     else:

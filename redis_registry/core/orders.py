@@ -13,9 +13,18 @@ from redis_registry.errors import InvalidOverride
 from redis_registry.model import EPOCH, Identity, ModelInstance, explain_invalid
 from redis_registry.store.replies import Orders
 from redis_registry.wire.aliases import Alias
+from redis_registry.wire.in_force import Overrides
 from redis_registry.wire.overrides import Override, Selector
 
-__all__ = ["Decision", "decided", "listed_aliases", "listed_overrides", "said_by"]
+__all__ = [
+    "Decision",
+    "decided",
+    "listed_aliases",
+    "listed_overrides",
+    "orders_written",
+    "said_by",
+    "written_orders",
+]
 
 MAX_EXPIRES_SECS = 10 * 365 * 86_400.0
 
@@ -83,3 +92,24 @@ def listed_aliases(parts: Iterable[Orders]) -> list[Alias]:
     """Those of all partitions, by name."""
     found = [alias for part in parts for alias in part.aliases.values()]
     return sorted(found, key=lambda alias: alias.alias)
+
+
+def written_orders(orders: Orders) -> tuple[list[str], list[str]]:
+    """Overrides and aliases, each as JSON, for a file."""
+    return (
+        [override.model_dump_json() for override in orders.overrides],
+        [alias.model_dump_json() for alias in orders.aliases.values()],
+    )
+
+
+def orders_written(overrides: Iterable[str], aliases: Iterable[str]) -> Orders:
+    """Read back what :func:`written_orders` made.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    found = [Alias.model_validate_json(text) for text in aliases]
+    return Orders(
+        overrides=Overrides(map(Override.model_validate_json, overrides)),
+        aliases={alias.alias: alias for alias in found},
+    )

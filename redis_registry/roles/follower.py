@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from redis_registry.core.decisions import concerns, is_decision
 from redis_registry.core.mirror import Change, Mirror
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
@@ -23,7 +24,7 @@ from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue
 from redis_registry.store.operations import Operations
-from redis_registry.store.replies import Page
+from redis_registry.store.replies import NO_ORDERS, Page
 from redis_registry.wire.keys import escape, partition_of
 
 __all__ = ["Follower", "Listener"]
@@ -186,7 +187,9 @@ class Follower:
 
     def _show(self, saved: Saved) -> None:
         for home, rows in saved.rows.items():
-            self.mirror.add(home, Page("", 0, self._wanted(rows), None))
+            orders = saved.orders.get(home, NO_ORDERS)
+            page = Page("", 0, self._wanted(rows), None, orders=orders)
+            self.mirror.add(home, page)
         self._saved_at = time.monotonic() - saved.age_secs
         self.source = "disk"
         self.shown.set()
@@ -206,7 +209,8 @@ class Follower:
         return [(place.epoch, place.revision) for place in self.places]
 
     async def _write(self, path: Path, namespace: str) -> None:
-        saved = Saved(self.mirror.rows(), self.age_secs)
+        orders = dict(self.mirror.decisions.by_partition)
+        saved = Saved(self.mirror.rows(), self.age_secs, orders)
         try:
             await asyncio.to_thread(save, path, namespace, saved)
         except OSError as error:
@@ -230,12 +234,15 @@ class Follower:
                 listener.changed(change)
         elif change.model:
             self._turn({change.model})
+        self._turn(set(change.turned))
 
     def wants(self, entry: Entry) -> bool:
         """Whether an entry is about what it follows."""
         wanted = self._homes.get(entry.partition)
         if wanted is None:
             return False
+        if self.models is not None and is_decision(entry):
+            return concerns(entry, self.models)
         if self.models is None or b":" not in entry.about.split(b"|", 1)[0]:
             return True
         return entry.about.split(b":", 1)[0].decode() in wanted
@@ -259,6 +266,7 @@ class Follower:
         self._overdue[partition] = overdue.members
         if partition in self._homes and (before or overdue.members):
             self._turn(self.mirror.silence(before, overdue.members))
+        self._turn(self.mirror.expire(partition, overdue.now_us))
 
     def _turn(self, models: set[str]) -> None:
         if models:
@@ -336,7 +344,8 @@ class Follower:
             young_secs = timeout - (self.now(partition) - born).total_seconds()
             if young_secs > 0:
                 return young_secs
-        was = any(item.healthy for item in self.mirror.all(partition))
+        found = self.mirror.without_decisions(partition)
+        was = any(item.healthy for item in found)
         return timeout * 2 / 3 if was and not fresh.models else 0.0
 
     def _keep(self, partition: int, secs: float) -> None:

@@ -106,23 +106,27 @@ class Readers(Calls):
             follow = False
         return found
 
-    def sample(self, model_name: str) -> Operation[list[ModelInstance]]:
+    def sample(
+        self, model_name: str, *, size: int = SAMPLE, healthy_only: bool = True
+    ) -> Operation[list[ModelInstance]]:
         """Up to 32 healthy instances of a model, drawn at random: enough for most selects."""
         partitions = yield from self._join()
         home, model = partition_of(model_name, partitions), escape(model_name)
-        page = yield from ask(self._read(home, model, healthy_only=True, sample=SAMPLE))
+        page = yield from ask(
+            self._read(home, model, healthy_only=healthy_only, sample=size)
+        )
         elsewhere = _home_of(page.target, partitions) if page.target else home
         if elsewhere != home:
             page = yield from ask(
                 self._read(
                     elsewhere,
                     page.target,
-                    healthy_only=True,
-                    sample=SAMPLE,
+                    healthy_only=healthy_only,
+                    sample=size,
                     follow=False,
                 )
             )
-        return page.instances(healthy_only=True)
+        return page.instances(healthy_only=healthy_only)
 
     def status(self) -> Operation[list[Status]]:
         """What each partition knows of itself."""

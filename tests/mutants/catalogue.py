@@ -384,6 +384,26 @@ MUTANTS = [
         (LUA + "read.lua", "if target ~= '' then only = target end", ""),
     ),
     mutant(
+        "W6",
+        "a view shows what the worker says",
+        "following/test_decisions.py::test_a_view_honours_overrides_from_the_first_to_the_last",
+        (
+            "redis_registry/core/mirror.py",
+            "found = (overrides.apply(item, 0) for item in self.instances())",
+            "found = self.instances()",
+        ),
+    ),
+    mutant(
+        "W6",
+        "a view waits for a sweep to end an override",
+        "following/test_decisions.py::test_a_view_notices_the_end_by_itself",
+        (
+            "redis_registry/roles/follower.py",
+            "self._turn(self.mirror.expire(partition, overdue.now_us))",
+            "pass",
+        ),
+    ),
+    mutant(
         "R1",
         "a flip writes no event",
         "promises/test_liveness.py::test_a_sweep_flips_exactly_the_overdue",
