@@ -155,7 +155,8 @@ class SyncModelRegistry:
         name = readable(model_name)
         if name is None:
             return None
-        chosen = pick(self._executor.run(self._operations.sample(name)))
+        sampled = self._executor.run(self._operations.sample(name))
+        chosen = pick(sampled, sample=True)
         return chosen or pick(self.get_all_instances(name, healthy_only=True))
 
     def announce(

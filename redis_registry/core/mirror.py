@@ -7,7 +7,7 @@ reads. A reader that finds a model unchanged gets the very snapshot it got befor
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote
@@ -16,6 +16,7 @@ from redis_registry.core.decisions import Decisions, is_decision
 from redis_registry.core.events import Event, Kind, decode_event, kind_of
 from redis_registry.errors import FormatMismatch
 from redis_registry.model import Health, ModelInstance
+from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry
 from redis_registry.store.replies import Page
 from redis_registry.wire.codec import (
@@ -95,17 +96,22 @@ class Row:
         return instance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All instances of one model at one moment; nothing of it ever changes.
 
     Attributes:
         model_name: The model.
-        instances: In order of registration.
+        candidates: What choosers take; keeps what they compute of it.
     """
 
     model_name: str
-    instances: tuple[ModelInstance, ...] = ()
+    candidates: Candidates = field(default_factory=Candidates)
+
+    @property
+    def instances(self) -> tuple[ModelInstance, ...]:
+        """All of them, in order of registration."""
+        return self.candidates.instances
 
 
 class _Model:
@@ -131,7 +137,7 @@ class _Model:
         if made is not None and made[0] == version:
             return made[1]
         found = (overrides.apply(item, 0) for item in self.instances())
-        snapshot = Snapshot(self.name, tuple(found))
+        snapshot = Snapshot(self.name, Candidates(found))
         self._made = (version, snapshot)
         return snapshot
 
@@ -161,12 +167,14 @@ class Change:
         Raises:
             ValueError: It can't be read.
         """
-        entry = self.entry
+        entry, old = self.entry, self.old
+        if old is not None and old.kept:
+            old = None  # Redis had lost it, and the watch was told so
         return decode_event(
             b"%d-0" % entry.revision,
             {entry.head: self.new.raw if self.new else entry.about},
             partition=entry.partition,
-            before=self.old.marked(silent=False).instance if self.old else None,
+            before=old.marked(silent=False).instance if old else None,
         )
 
 
@@ -204,11 +212,13 @@ class Mirror:
         for model in list(self.models.values()):
             yield from self._shown(model).instances
 
-    def without_decisions(self, partition: int) -> Iterator[ModelInstance]:
-        """All instances of a partition as they say they are, model by model."""
+    def held(self, partition: int) -> Iterator[ModelInstance]:
+        """What Redis holds of a partition, as it says it is: without those it has lost."""
         for model in list(self.models.values()):
             if model.partition == partition:
-                yield from model.instances()
+                for row in model.rows.values():
+                    if not row.kept and (instance := row.instance):
+                        yield instance
 
     def rows(self) -> dict[int, list[bytes]]:
         """All rows of each partition, as they came."""
@@ -238,6 +248,13 @@ class Mirror:
             model.version += 1
             if not model.rows:
                 del self.models[name]
+
+    @staticmethod
+    def removed(entry: Entry) -> str | None:
+        """The identity that an entry says is removed; ``None``: it says something else."""
+        if b"|" in entry.about or kind_of(entry.head) not in _ENDS:
+            return None
+        return entry.about.decode()
 
     def apply(self, entry: Entry) -> Change:
         """Take in an entry of the stream."""
@@ -295,13 +312,21 @@ class Mirror:
             elif known is not None:
                 self._put(partition, identity, known)
 
-    def take_over(self, partition: int, fresh: Mirror, *, keep: bool) -> set[str]:
+    def take_over(
+        self,
+        partition: int,
+        fresh: Mirror,
+        *,
+        keep: bool,
+        gone: Container[str] = (),
+    ) -> set[str]:
         """Replace a partition by what was read anew.
 
         Args:
             partition: Which one.
             fresh: What is there now.
             keep: Go on showing what was alive and is not there any more, as protected.
+            gone: Identities that are known to have been removed.
 
         Returns:
             Names of the models that may have changed.
@@ -312,7 +337,8 @@ class Mirror:
         if keep:
             for name in changed:
                 for identity, row in self.models[name].rows.items():
-                    if row.healthy and fresh.row(identity) is None:
+                    lost = fresh.row(identity) is None and identity not in gone
+                    if lost and row.healthy:
                         fresh._put(partition, identity, row.marked(kept=True))
         for name in changed:
             del self.models[name]

@@ -52,12 +52,17 @@ class ReaderSide(Base):
         )
 
     async def select_one_health_instance(self, model_name: str) -> ModelInstance | None:
-        """One healthy and enabled instance, uniformly at random; ``None`` if there is none."""
+        """One instance that may take work, uniformly at random; ``None`` if there is none.
+
+        That is: healthy, enabled, ready, of a weight above 0 and not held out. When there is no
+        other, one that is only held out: a model's last instances never are.
+        """
         name = readable(model_name)
         self._bind()
         if name is None:
             return None
-        chosen = pick(await self._executor.run(self._operations.sample(name)))
+        sampled = await self._executor.run(self._operations.sample(name))
+        chosen = pick(sampled, sample=True)
         if chosen is None:
             chosen = pick(await self.get_all_instances(name, healthy_only=True))
         return chosen

@@ -6,11 +6,12 @@ one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,9 +20,12 @@ import msgpack  # pyright: ignore[reportMissingTypeStubs]
 from redis_registry.core.orders import orders_written, written_orders
 from redis_registry.store.replies import Orders
 
-__all__ = ["Saved", "load", "save"]
+__all__ = ["DiskCopy", "Saved", "load", "save"]
 
 FORMAT = 1
+
+COPY_SECS = 5.0
+"""How often it is written, at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -108,3 +112,52 @@ def load(path: Path, namespace: str) -> Saved | None:
         )
         return None
     return Saved(rows, max(0.0, age_secs), orders)
+
+
+class DiskCopy:
+    """Shows what is on disk until there is better, and from then on writes what changes.
+
+    Args:
+        path: Where.
+        namespace: Whose.
+        show: Takes what was found on disk.
+        content: Gives what to write, with something that tells it from what was written before;
+            ``None``: nothing worth writing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        namespace: str,
+        show: Callable[[Saved], None],
+        content: Callable[[], tuple[object, Saved] | None],
+    ) -> None:
+        self._path = path
+        self._namespace = namespace
+        self._show = show
+        self._content = content
+        self._written: object = None
+
+    async def run(self) -> None:
+        """Read once, then write for ever."""
+        saved = await asyncio.to_thread(load, self._path, self._namespace)
+        if saved is not None:
+            self._show(saved)
+        while True:
+            await asyncio.sleep(COPY_SECS)
+            await self.write()
+
+    async def write(self) -> None:
+        """Write, if there is news; a failure is told and not raised."""
+        content = self._content()
+        if content is None or content[0] == self._written:
+            return
+        try:
+            await asyncio.to_thread(save, self._path, self._namespace, content[1])
+        except OSError as error:
+            _log.warning(
+                "can't write the view's snapshot, trying again",
+                extra={"path": str(self._path), "why": str(error)},
+            )
+        else:
+            self._written = content[0]

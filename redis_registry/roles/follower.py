@@ -19,7 +19,7 @@ from redis_registry.core.decisions import concerns, is_decision
 from redis_registry.core.mirror import Change, Mirror
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
-from redis_registry.roles.copy_on_disk import Saved, load, save
+from redis_registry.roles.copy_on_disk import DiskCopy, Saved
 from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue
@@ -33,9 +33,6 @@ SPREAD_SECS = 0.5
 """After a restart of Redis its readers read anew spread over this time."""
 
 BACKOFF_MOST_SECS = 2.0
-
-COPY_SECS = 5.0
-"""How often the copy on disk is written, at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -102,10 +99,16 @@ class Follower:
         self._fresh: dict[int, Mirror] = {}
         self._syncs: dict[int, asyncio.Task[None]] = {}
         self._whole: set[int] = set()
+        self._seen: dict[int, Place] = {}
         self._homes: dict[int, list[str]] = {}
         self._overdue: dict[int, frozenset[str]] = {}
         self._clock: dict[int, tuple[int, float]] = {}
         self._letting_go: dict[int, asyncio.TimerHandle] = {}
+        self._copy = (
+            None
+            if path is None
+            else DiskCopy(path, operations.settings.namespace, self._show, self._copied)
+        )
         self._saving: asyncio.Task[None] | None = None
         self._saved_at = 0.0
 
@@ -140,8 +143,8 @@ class Follower:
 
     async def aclose(self) -> None:
         """Stop."""
-        if self.path is not None and self.source == "redis":
-            await self._write(self.path, self._operations.settings.namespace)
+        if self._copy is not None:
+            await self._copy.write()
         await self.tail.remove(self)
         begun = (self._starting, self._saving, *self._syncs.values())
         tasks = [task for task in begun if task]
@@ -154,9 +157,9 @@ class Follower:
             await asyncio.wait(tasks)
 
     async def _start(self) -> None:
-        if self.path is not None:
+        if self._copy is not None:
             self._saving = asyncio.get_running_loop().create_task(
-                self._keep_copy(self.path), name="redis-registry copy on disk"
+                self._copy.run(), name="redis-registry copy on disk"
             )
         partitions = await self.tail.positioned()
         if self.models is None:
@@ -168,24 +171,13 @@ class Follower:
                 homes.setdefault(home, []).append(escape(model))
         self._homes = homes
         for home in homes:
-            self.lost(home, Lost.BEGIN)
+            self.lost(home, Lost.BEGIN, self.tail.places[home])
 
     # --- the copy on disk ---------------------------------------------------------------------
 
-    async def _keep_copy(self, path: Path) -> None:
-        """Show what is on disk until Redis answers; from then on, write what changes."""
-        namespace = self._operations.settings.namespace
-        saved = await asyncio.to_thread(load, path, namespace)
-        if saved is not None and not self._whole:
-            self._show(saved)
-        written: object = None
-        while True:
-            await asyncio.sleep(COPY_SECS)
-            if self.source == "redis" and (now := self._versions()) != written:
-                await self._write(path, namespace)
-                written = now
-
     def _show(self, saved: Saved) -> None:
+        if self._whole:
+            return
         for home, rows in saved.rows.items():
             orders = saved.orders.get(home, NO_ORDERS)
             page = Page("", 0, self._wanted(rows), None, orders=orders)
@@ -204,20 +196,13 @@ class Follower:
         wanted = {escape(model).encode() for model in self.models}
         return [row for row in rows if row.split(b":", 1)[0] in wanted]
 
-    def _versions(self) -> object:
-        """Another value whenever the mirror has changed."""
-        return [(place.epoch, place.revision) for place in self.places]
-
-    async def _write(self, path: Path, namespace: str) -> None:
+    def _copied(self) -> tuple[object, Saved] | None:
+        """What to write, with what tells it from another; ``None``: nothing worth it."""
+        if self.source != "redis":
+            return None
+        version = [(place.epoch, place.revision) for place in self.places]
         orders = dict(self.mirror.decisions.by_partition)
-        saved = Saved(self.mirror.rows(), self.age_secs, orders)
-        try:
-            await asyncio.to_thread(save, path, namespace, saved)
-        except OSError as error:
-            _log.warning(
-                "can't write the view's snapshot",
-                extra={"path": str(path), "why": error},
-            )
+        return version, Saved(self.mirror.rows(), self.age_secs, orders)
 
     # --- what the tail tells ------------------------------------------------------------------
 
@@ -247,10 +232,11 @@ class Follower:
             return True
         return entry.about.split(b":", 1)[0].decode() in wanted
 
-    def lost(self, partition: int, cause: str) -> None:
+    def lost(self, partition: int, cause: str, seen: Place) -> None:
         """Changes are missing: read the partition anew."""
         if partition not in self._homes:
             return
+        self._seen.setdefault(partition, seen)
         running = self._syncs.pop(partition, None)
         if running is not None:
             running.cancel()
@@ -282,6 +268,7 @@ class Follower:
         while True:
             try:
                 if await self._read(partition):
+                    gone = await self._removed(partition, cause)
                     break
             except RegistryError as error:
                 self._error = error
@@ -292,7 +279,7 @@ class Follower:
             await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
             self._fresh[partition] = Mirror(touched={})
         self._error = None
-        self._swap(partition, cause)
+        self._swap(partition, cause, gone)
 
     async def _read(self, partition: int) -> bool:
         """Read all pages; whether they fit together with what the tail tells."""
@@ -312,12 +299,34 @@ class Follower:
                 after, more = page.after, page.after is not None
         return await self.tail.reached(partition, newest)
 
-    def _swap(self, partition: int, cause: str) -> None:
+    async def _removed(self, partition: int, cause: str) -> set[str]:
+        """Whose removal is among the events not seen, as far as there still are any.
+
+        After a restart or a failover the stream mostly goes on where it was; after a flush it
+        begins anew.
+        """
+        gone: set[str] = set()
+        seen, before = self._seen[partition], None
+        while cause == Lost.EPOCH:
+            page = await self._executor.wait(self._operations.newest(partition, before))
+            for entry in page:
+                if entry.epoch == seen.epoch and entry.revision <= seen.revision:
+                    return gone
+                identity = Mirror.removed(entry)
+                if identity is not None:
+                    gone.add(identity)
+            if not page:
+                break
+            before = page[-1].revision
+        return gone
+
+    def _swap(self, partition: int, cause: str, gone: set[str]) -> None:
         """The new mirror is whole: from here on it serves."""
         fresh = self._fresh.pop(partition)
-        self._syncs.pop(partition, None)
+        del self._syncs[partition], self._seen[partition]
         keep_secs = self._keep_secs(partition, fresh, cause)
-        changed = self.mirror.take_over(partition, fresh, keep=keep_secs > 0)
+        gone |= (fresh.touched or {}).keys()
+        changed = self.mirror.take_over(partition, fresh, keep=keep_secs > 0, gone=gone)
         self.mirror.silence((), self._overdue.get(partition, ()))
         self._whole.add(partition)
         if keep_secs:
@@ -344,8 +353,7 @@ class Follower:
             young_secs = timeout - (self.now(partition) - born).total_seconds()
             if young_secs > 0:
                 return young_secs
-        found = self.mirror.without_decisions(partition)
-        was = any(item.healthy for item in found)
+        was = any(item.healthy for item in self.mirror.held(partition))
         return timeout * 2 / 3 if was and not fresh.models else 0.0
 
     def _keep(self, partition: int, secs: float) -> None:

@@ -64,8 +64,8 @@ class TailFollower(Protocol):
         """The next change."""
         ...
 
-    def lost(self, partition: int, cause: str) -> None:
-        """There are changes nobody will be told of: read the partition anew."""
+    def lost(self, partition: int, cause: str, seen: Place) -> None:
+        """There are changes after ``seen`` that nobody will be told of: read anew."""
         ...
 
     def judge(self, partition: int, overdue: Overdue) -> None:
@@ -252,9 +252,9 @@ class Tail:
             "changes are missing, reading the partition anew",
             extra={"partition": partition, "cause": cause, "revision": place.revision},
         )
-        self.places[partition] = place
+        seen, self.places[partition] = self.places[partition], place
         for follower in list(self._followers):
-            follower.lost(partition, cause)
+            follower.lost(partition, cause, seen)
 
     def _tell_moved(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

@@ -284,7 +284,7 @@ class Watch:
             at=follower.now(due.partition),
             instance=None,
             partition=due.partition,
-            snapshot=tuple(follower.mirror.without_decisions(due.partition)),
+            snapshot=tuple(follower.mirror.held(due.partition)),
         )
 
 

@@ -146,6 +146,16 @@ class Following(Readers):
             wait_secs=block_secs,
         )
 
+    def newest(self, partition: int, before: int | None) -> Command[Sequence[Entry]]:
+        """A page of events, the newest first, before a revision; ``None``: from the end."""
+        key = self.keys(partition).named("events")
+
+        def read(reply: Any) -> list[Entry]:
+            return _read_entries(partition, reply or [])
+
+        last = "+" if before is None else f"({before}-0"
+        return Command(["XREVRANGE", key, last, "-", "COUNT", EVENTS_PAGE], [key], read)
+
     def history(self, partition: int, after: int) -> Command[Sequence[Entry]]:
         """A page of events after a revision."""
         key = self.keys(partition).named("events")

@@ -23,6 +23,7 @@ from redis_registry.embedded import EmbeddedServer
 from tests.conftest import FAST, SLOW, Bench, Server
 from tests.following.test_watch import until_view
 from tests.helpers import connect, instance, instances
+from tests.proxy import Proxy
 
 MODEL = "glm@llm"
 
@@ -206,6 +207,32 @@ async def test_a_flushed_redis_does_not_empty_it(server: Server) -> None:
             assert time.monotonic() - start >= 0.9
             beating.cancel()
             await asyncio.wait([beating])
+
+
+async def test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart(
+    own_server: EmbeddedServer, no_tasks_left: None
+) -> None:
+    """Its absence is explained: the stream that outlived the restart says so."""
+    with Proxy(own_server.port) as proxy:
+        async with (
+            RedisModelRegistry.from_url(
+                own_server.url, run_checker=False, **SLOW
+            ) as writer,
+            RedisModelRegistry.from_url(
+                proxy.url, run_checker=False, **SLOW
+            ) as registry,
+            registry.view() as view,
+        ):
+            await writer.send_heartbeats(instances(3))
+            await until_view(lambda: ports(view) == [1, 2, 3], "all are seen")
+            proxy.refusing = True
+            proxy.cut()
+            gone = instance(2, remove_from_registry=True)
+            await writer.deregister_instance(gone)
+            own_server.kill()
+            own_server.start()
+            proxy.refusing = False
+            await until_view(lambda: ports(view) == [1, 3], "the removed one is gone")
 
 
 async def test_removed_by_hand_is_removed_at_once(real: RedisModelRegistry) -> None:

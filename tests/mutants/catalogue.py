@@ -43,6 +43,8 @@ WRITERS = "redis_registry/store/writers.py"
 REPLIES = "redis_registry/store/replies.py"
 CHECKER = "redis_registry/roles/checker.py"
 EXECUTOR = "redis_registry/store/executor.py"
+TAIL = "redis_registry/roles/tail.py"
+SELECTION = "redis_registry/selection/"
 
 MUTANTS = [
     mutant(
@@ -421,6 +423,144 @@ MUTANTS = [
             LUA + "register.lua",
             "elseif record.spec ~= old.spec or record.timeout ~= old.timeout",
             "elseif true or record.spec ~= old.spec",
+        ),
+    ),
+    mutant(
+        "R2",
+        "a gap in the revisions is passed over",
+        "following/test_chaos.py::test_view_and_watch_are_true_after_cuts_restart_failover_and_trim",
+        (TAIL, "elif place.revision != here.revision + 1:", "elif not place.epoch:"),
+    ),
+    mutant(
+        "R2",
+        "changes that can't be read any more are waited for",
+        "following/test_watch.py::test_events_that_are_trimmed_before_they_were_read_are_a_resync",
+        (TAIL, "if here.revision < revision:", "if here.revision < 0:"),
+    ),
+    mutant(
+        "R2",
+        "a flushed Redis is taken for the one before",
+        "following/test_watch.py::test_a_flush_under_a_running_watch_is_a_resync",
+        (
+            TAIL,
+            "elif here.epoch != found.epoch or here.revision > found.revision:",
+            "elif not found.epoch:",
+        ),
+    ),
+    mutant(
+        "R2",
+        "a slow consumer gets an ever longer queue",
+        "following/test_watch.py::test_a_slow_consumer_is_told_and_gets_a_snapshot",
+        (
+            "redis_registry/roles/watch.py",
+            "if len(self._queue) >= self._buffer:",
+            "if not self._begun:",
+        ),
+    ),
+    mutant(
+        "R2",
+        "a watch resumes where events are gone",
+        "following/test_watch.py::test_a_position_that_was_trimmed_gets_a_named_resync",
+        (
+            "redis_registry/roles/watch.py",
+            "if not entries or entries[0].revision != after + 1:",
+            "if not entries:",
+        ),
+    ),
+    mutant(
+        "R3",
+        "an old page overwrites a newer change",
+        "following/test_mirror.py::test_a_mirror_read_while_everything_changes_is_true_in_the_end",
+        (
+            "redis_registry/core/mirror.py",
+            "if touched <= page.revision:",
+            "if page.rows:",
+        ),
+    ),
+    mutant(
+        "R3",
+        "a view does not see deadlines pass",
+        "following/test_view.py::test_one_that_falls_silent_leaves_at_its_timeout_without_any_checker",
+        (
+            "redis_registry/roles/follower.py",
+            "if partition in self._homes and (before or overdue.members):",
+            "if before and not overdue.members:",
+        ),
+    ),
+    mutant(
+        "R4",
+        "an emptied Redis empties the views",
+        "following/test_view.py::test_a_flushed_redis_does_not_empty_it",
+        ("redis_registry/roles/follower.py", "keep=keep_secs > 0", "keep=False"),
+    ),
+    mutant(
+        "R4",
+        "removed before a restart, kept after it",
+        "following/test_view.py::test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart",
+        (
+            "redis_registry/roles/follower.py",
+            "gone.add(identity)",
+            "gone.discard(identity)",
+        ),
+    ),
+    mutant(
+        "R5",
+        "who is starting and was disabled is called starting",
+        "selection/test_eligibility.py::test_every_reason_is_the_primary_one_exactly_once_and_in_order",
+        (
+            SELECTION + "eligibility.py",
+            "if not instance.enabled:",
+            "if not instance.enabled and instance.readiness is _READY:",
+        ),
+    ),
+    mutant(
+        "R6",
+        "weight 0 takes work",
+        "selection/test_policies.py::test_random_knows_no_weight_but_0",
+        (SELECTION + "eligibility.py", "if instance.weight == 0:", "if False:"),
+    ),
+    mutant(
+        "R6",
+        "a model's last instances are held out",
+        "selection/test_eligibility.py::test_a_models_last_instances_are_not_held_out",
+        (
+            SELECTION + "eligibility.py",
+            "if chosen:\n        return chosen",
+            "return chosen",
+        ),
+    ),
+    mutant(
+        "R6",
+        "points on the circle depend on who else is there",
+        "selection/test_hashing.py::test_one_that_goes_takes_only_its_own_keys_along",
+        (SELECTION + "hashing.py", "_POINTS(digests[place])", "_POINTS(digests[rank])"),
+    ),
+    mutant(
+        "R6",
+        "a heavy instance further on is not looked for",
+        "selection/test_hashing.py::test_the_circle_is_searched_as_far_as_the_best_score_of_all",
+        (SELECTION + "hashing.py", "while gap < best and", "while False and"),
+    ),
+    mutant(
+        "R6",
+        "loads have no bound",
+        "selection/test_hashing.py::test_nobody_has_more_than_its_share_and_the_spare",
+        (SELECTION + "hashing.py", "if self._has_room(place):", "if True:"),
+    ),
+    mutant(
+        "R6",
+        "a load that shrank is found late",
+        "selection/test_loads.py::test_least_loaded_is_the_least_loaded_whatever_happens_between",
+        (SELECTION + "loads.py", "if by < 0 and", "if by > 0 and"),
+    ),
+    mutant(
+        "R6",
+        "zones that have only held out instances keep their clients",
+        "selection/test_chooser.py::test_zones_spill_over_in_order",
+        (
+            SELECTION + "candidates.py",
+            "for instance in candidates.able if instance.zone == zone]",
+            "for instance in candidates.instances if instance.zone == zone]",
         ),
     ),
     mutant(
