@@ -46,5 +46,5 @@ async def _raw(place: Place, name: str) -> None:
     """One read call whose rows stay bytes."""
     call = place.operations._read(0, name, healthy_only=False)
     reply = await place.executor.call(replace(call, read=list[object]))
-    if len(reply) - 5 != min(COUNT, READ_PAGE):
-        raise RuntimeError(f"{len(reply) - 5} rows instead of {COUNT}")
+    if len(reply) - 9 != min(COUNT, READ_PAGE):
+        raise RuntimeError(f"{len(reply) - 9} rows instead of {COUNT}")

@@ -13,8 +13,10 @@ from redis_registry.errors import (
     EmbeddedServerError,
     FormatMismatch,
     InvalidInstance,
+    InvalidOverride,
     KeyConflict,
     LeaseLost,
+    LimitReached,
     OutOfMemory,
     PartitionMismatch,
     PoolExhausted,
@@ -69,12 +71,15 @@ from redis_registry.store.outliers import Tally
 from redis_registry.store.replies import Hold, Outcome, Status, Verdict
 from redis_registry.sync_registry import SyncModelRegistry
 from redis_registry.telemetry import Telemetry
+from redis_registry.wire.aliases import Alias
+from redis_registry.wire.overrides import Override, Selector
 
 __version__ = _version("redis-registry")
 
 __all__ = [
     "AccessDenied",
     "AgentError",
+    "Alias",
     "Beat",
     "Canary",
     "Candidates",
@@ -92,18 +97,21 @@ __all__ = [
     "HowToChoose",
     "Identity",
     "InvalidInstance",
+    "InvalidOverride",
     "Key",
     "KeyConflict",
     "Kind",
     "Labels",
     "LeaseLost",
     "LeastLoaded",
+    "LimitReached",
     "Load",
     "ModelInstance",
     "OutOfMemory",
     "Outcome",
     "OutlierSettings",
     "Outstanding",
+    "Override",
     "PartitionMismatch",
     "Pick",
     "Policy",
@@ -122,6 +130,7 @@ __all__ = [
     "Rendezvous",
     "Requirement",
     "RoundRobin",
+    "Selector",
     "Snapshot",
     "Status",
     "Superseded",

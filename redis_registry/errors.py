@@ -4,6 +4,7 @@
 
     RegistryError                    anything this package raises on purpose
     ├── InvalidInstance              a field of an instance is not acceptable (also a ValueError)
+    ├── InvalidOverride              an override or an alias is not acceptable (also a ValueError)
     ├── ConfigurationError           settings that contradict each other or Redis (also a ValueError)
     │   ├── PartitionMismatch        the namespace was opened with another number of partitions
     │   └── FormatMismatch           the records in Redis are of a format this release can't read
@@ -12,6 +13,7 @@
     ├── RegistryRefused              Redis answered and will not do it
     │   ├── AccessDenied             wrong password, or an ACL rule forbids a command or key
     │   ├── OutOfMemory              Redis is at maxmemory and takes no new instance
+    │   ├── LimitReached             as many overrides or aliases as a partition may hold
     │   └── KeyConflict              a key of the registry is held by a value of another type
     ├── Superseded                   a newer incarnation lives at this address
     ├── LeaseLost                    another checker holds the lease (or a newer term of it)
@@ -31,8 +33,10 @@ __all__ = [
     "EmbeddedServerError",
     "FormatMismatch",
     "InvalidInstance",
+    "InvalidOverride",
     "KeyConflict",
     "LeaseLost",
+    "LimitReached",
     "OutOfMemory",
     "PartitionMismatch",
     "PoolExhausted",
@@ -50,6 +54,10 @@ class RegistryError(Exception):
 
 class InvalidInstance(RegistryError, ValueError):
     """A field of an instance is not acceptable; the message names field, limit and value."""
+
+
+class InvalidOverride(RegistryError, ValueError):
+    """An override, its selector or an alias is not acceptable; nothing was stored."""
 
 
 class ConfigurationError(RegistryError, ValueError):
@@ -91,6 +99,10 @@ class AccessDenied(RegistryRefused):
 
 class OutOfMemory(RegistryRefused):
     """Redis is at ``maxmemory``: no new instance; heartbeats and sweeps go on."""
+
+
+class LimitReached(RegistryRefused):
+    """A partition holds as many overrides or aliases as it may: clear some first."""
 
 
 class KeyConflict(RegistryRefused):

@@ -9,13 +9,28 @@ from typing import Any, Self, Unpack
 
 from redis_registry.core.inputs import (
     actor,
+    author_or_self,
     check_beats,
     checked,
     readable,
 )
+from redis_registry.core.orders import (
+    Decision,
+    decided,
+    listed_aliases,
+    listed_overrides,
+    said_by,
+)
 from redis_registry.core.outcomes import IGNORED, Counts, decides, untold
 from redis_registry.errors import RegistryError
-from redis_registry.model import Beat, Load, ModelInstance, Readiness, superseded
+from redis_registry.model import (
+    Beat,
+    Identity,
+    Load,
+    ModelInstance,
+    Readiness,
+    superseded,
+)
 from redis_registry.roles.announcing import SyncAnnouncement, new_life
 from redis_registry.roles.channel import RedisChannel
 from redis_registry.roles.hub import scope_of
@@ -29,6 +44,8 @@ from redis_registry.store.executor import AsyncExecutor, SyncExecutor
 from redis_registry.store.operations import UNKNOWN, Operations
 from redis_registry.store.replies import Outcome, Status
 from redis_registry.telemetry import DEAF, Telemetry
+from redis_registry.wire.aliases import Alias
+from redis_registry.wire.overrides import Override, Selector
 
 __all__ = ["SyncModelRegistry"]
 
@@ -173,6 +190,44 @@ class SyncModelRegistry:
         life = new_life(timeout, instance, how, urls=[self.settings.url])
         patience = self.settings.operation_timeout_secs
         return SyncAnnouncement(life, self._senders.of(life), patience_secs=patience)
+
+    def override(
+        self,
+        selector: Selector | Identity | ModelInstance,
+        **decision: Unpack[Decision],
+    ) -> Override:
+        """As :meth:`RedisModelRegistry.override`."""
+        made, expires_secs = decided(selector, decision)
+        operation = self._operations.override(made, expires_secs=expires_secs)
+        return self._executor.run(operation)
+
+    def clear_override(
+        self, name: str, *, author: str | None = None, reason: str = ""
+    ) -> bool:
+        """As :meth:`RedisModelRegistry.clear_override`."""
+        operation = self._operations.clear_override(name, said_by(author, reason))
+        return self._executor.run(operation)
+
+    def overrides(self) -> list[Override]:
+        """As :meth:`RedisModelRegistry.overrides`."""
+        return listed_overrides(self._executor.run(self._operations.orders()))
+
+    def set_alias(
+        self, alias: str, model_name: str, *, author: str | None = None
+    ) -> Alias:
+        """As :meth:`RedisModelRegistry.set_alias`."""
+        who = author_or_self(author)
+        made = Alias.of(alias=alias, model_name=model_name, author=who)
+        return self._executor.run(self._operations.set_alias(made))
+
+    def remove_alias(self, alias: str, *, author: str | None = None) -> bool:
+        """As :meth:`RedisModelRegistry.remove_alias`."""
+        operation = self._operations.remove_alias(alias.strip(), said_by(author))
+        return self._executor.run(operation)
+
+    def aliases(self) -> list[Alias]:
+        """As :meth:`RedisModelRegistry.aliases`."""
+        return listed_aliases(self._executor.run(self._operations.orders()))
 
     def watch(
         self,

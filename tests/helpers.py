@@ -27,6 +27,8 @@ KNOWN = {
     "tally": "hash",
     "out": "zset",
     "reports": "zset",
+    "overrides": "hash",
+    "aliases": "hash",
 }
 
 

@@ -1,13 +1,11 @@
-"""The commands: ``agent``, ``serve``, ``list``, ``status`` and ``version``."""
+"""The commands: ``agent``, ``serve``, ``list``, ``status``, ``version``, and the operators'."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -23,11 +21,18 @@ from redis_registry.cli.common import (
     Namespace,
     Url,
     log_as_asked,
+    reading,
     told,
+)
+from redis_registry.cli.operators import (
+    alias,
+    aliases,
+    clear_override,
+    override,
+    overrides,
 )
 from redis_registry.cli.tables import ago, instances_table
 from redis_registry.settings import RegistrySettings
-from redis_registry.sync_registry import SyncModelRegistry
 
 __all__ = ["app"]
 
@@ -52,12 +57,8 @@ app.command(epilog=EXIT_CODES, context_settings={"allow_interspersed_args": Fals
 )
 
 
-@contextmanager
-def _reading(url: str, namespace: str) -> Generator[SyncModelRegistry]:
-    """A registry to look into; its errors in one line, its warnings not at all."""
-    logging.getLogger("redis_registry").addHandler(logging.NullHandler())
-    with told(), SyncModelRegistry.from_url(url, namespace=namespace) as registry:
-        yield registry
+for command in (override, overrides, clear_override, alias, aliases):
+    app.command()(command)
 
 
 @app.command()
@@ -157,7 +158,7 @@ def list_(
     ] = False,
 ) -> None:
     """Show the instances, each judged by its deadline at this moment."""
-    with _reading(url, namespace) as registry:
+    with reading(url, namespace) as registry:
         now = registry.status()[0].now
         if model is None:
             found = registry.get_all_model_instances(healthy_only=healthy)
@@ -180,7 +181,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show what the registry knows of itself: lease, recovery, guard, counts."""
-    with _reading(url, namespace) as registry:
+    with reading(url, namespace) as registry:
         partitions = registry.status()
     if as_json:
         told = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated
@@ -13,9 +14,11 @@ from redis_registry.errors import (
     AgentError,
     ConfigurationError,
     InvalidInstance,
+    InvalidOverride,
     RegistryError,
 )
 from redis_registry.settings import RegistrySettings
+from redis_registry.sync_registry import SyncModelRegistry
 
 __all__ = [
     "NAMESPACE",
@@ -25,6 +28,7 @@ __all__ = [
     "Namespace",
     "Url",
     "log_as_asked",
+    "reading",
     "told",
 ]
 
@@ -78,7 +82,16 @@ def told() -> Generator[None]:
         yield
     except RegistryError as error:
         typer.echo(f"redis-registry: {error}", err=True)
-        code = 2 if isinstance(error, ConfigurationError | InvalidInstance) else 1
+        bad_input = ConfigurationError | InvalidInstance | InvalidOverride
+        code = 2 if isinstance(error, bad_input) else 1
         if isinstance(error, AgentError):
             code = error.exit_code
         raise typer.Exit(code) from error
+
+
+@contextmanager
+def reading(url: str, namespace: str) -> Generator[SyncModelRegistry]:
+    """A registry to look into; its errors in one line, its warnings not at all."""
+    logging.getLogger("redis_registry").addHandler(logging.NullHandler())
+    with told(), SyncModelRegistry.from_url(url, namespace=namespace) as registry:
+        yield registry

@@ -6,12 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from urllib.parse import unquote
 
 from redis_registry.errors import ConfigurationError
 from redis_registry.model import EPOCH, ModelInstance
+from redis_registry.wire.aliases import Alias, decode_alias
 from redis_registry.wire.codec import decode_row
+from redis_registry.wire.overrides import Override, decode_override
 
-__all__ = ["Event", "Kind", "decode_event", "kind_of", "position_of", "position_text"]
+__all__ = [
+    "OF_ALIASES",
+    "OF_OVERRIDES",
+    "Event",
+    "Kind",
+    "decode_event",
+    "kind_of",
+    "position_of",
+    "position_text",
+]
 
 
 class Kind(StrEnum):
@@ -51,6 +63,14 @@ class Kind(StrEnum):
     RECOVERY = "recovery"
     """The registry was away; nobody is flipped for one timeout."""
 
+    OVERRIDDEN = "overridden"
+    """An operator set an override."""
+
+    OVERRIDE_CLEARED = "override_cleared"
+    OVERRIDE_EXPIRED = "override_expired"
+    ALIAS_SET = "alias_set"
+    ALIAS_REMOVED = "alias_removed"
+
     RESYNC = "resync"
     """What a watcher knew is to be replaced by this snapshot: it is new, events are gone, or it
     was too slow. Never in the stream."""
@@ -71,14 +91,19 @@ class Event:
         revision: Its number: one higher than the change before, within the partition.
         epoch: Revisions are unique within it only.
         kind: What happened.
-        subject: An identity (escaped ``model:host:port``), a scope or a holder.
+        subject: An identity (escaped ``model:host:port``), a scope, a holder, or the name of an
+            override or alias.
         cause: Why.
         actor: Who did it.
         at: When, by Redis's clock.
-        instance: The instance after the change; ``None`` when it is gone or not about one.
+        instance: The instance after the change, as it says it is (without overrides); ``None``
+            when it is gone or not about one.
+        override: The override that was set, cleared or has expired.
+        alias: The alias that was set or removed.
         before: The instance before the change, where the watcher knew it.
         partition: Which partition's change.
-        snapshot: With a resync, all instances as of ``revision``; in order of registration.
+        snapshot: With a resync, all instances as of ``revision``, as they say they are; in order of
+            registration.
     """
 
     revision: int
@@ -92,11 +117,20 @@ class Event:
     before: ModelInstance | None = None
     partition: int = 0
     snapshot: tuple[ModelInstance, ...] | None = None
+    override: Override | None = None
+    alias: Alias | None = None
 
     @property
     def position(self) -> str:
         """Where a watch goes on after this event: of its model, or of all of one partition."""
         return position_text([(self.epoch, self.revision)])
+
+
+OF_OVERRIDES = frozenset(
+    {Kind.OVERRIDDEN, Kind.OVERRIDE_CLEARED, Kind.OVERRIDE_EXPIRED}
+)
+OF_ALIASES = frozenset({Kind.ALIAS_SET, Kind.ALIAS_REMOVED})
+"""Kinds of events that carry an override, or an alias."""
 
 
 def position_text(places: Sequence[tuple[str, int]]) -> str:
@@ -147,17 +181,29 @@ def decode_event(
         ValueError: It is not of the form that ``store/lua/lib/open.lua`` writes.
     """
     ((head, about),) = fields.items()
-    epoch, kind, cause, actor, at = head.split(b"|")
-    subject = about.split(b"|", 1)[0].decode()
+    epoch, told, cause, actor, at = head.split(b"|")
+    kind = Kind(told.decode())
+    instance = override = alias = None
+    if kind in OF_OVERRIDES:
+        override = decode_override(*about.split(b" ", 1))
+        subject = override.name
+    elif kind in OF_ALIASES:
+        alias = decode_alias(*about.split(b" ", 1))
+        subject = alias.alias
+    else:
+        subject = about.split(b"|", 1)[0].decode()
+        instance = decode_row(about) if b"|" in about else None
     return Event(
         revision=int(entry_id.split(b"-")[0]),
         epoch=epoch.decode(),
-        kind=Kind(kind.decode()),
+        kind=kind,
         subject=subject,
-        cause=cause.decode(),
+        cause=unquote(cause.decode()),
         actor=actor.decode(),
         at=EPOCH + timedelta(microseconds=int(at)),
-        instance=decode_row(about) if b"|" in about else None,
+        instance=instance,
+        override=override,
+        alias=alias,
         before=before,
         partition=partition,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import secrets
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from redis_registry.errors import InvalidInstance
 from redis_registry.model import MAX_MODEL_NAME, Load, ModelInstance
 
-__all__ = ["actor", "check_beats", "checked", "readable"]
+__all__ = ["actor", "author_or_self", "check_beats", "checked", "readable"]
 
 
 def checked(instance: object) -> ModelInstance:
@@ -54,3 +55,14 @@ def readable(model_name: object) -> str | None:
 def actor(role: str) -> str:
     """A name no other registry object has: role, host, process and a random part."""
     return f"{role}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def author_or_self(author: str | None) -> str:
+    """Who decides: as given, else the user of this process and its host."""
+    if author is not None:
+        return author
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

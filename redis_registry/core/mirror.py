@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote
 
+from redis_registry.core.decisions import Decisions, is_decision
 from redis_registry.core.events import Event, Kind, decode_event, kind_of
 from redis_registry.errors import FormatMismatch
 from redis_registry.model import Health, ModelInstance
 from redis_registry.selection import Candidates
-from redis_registry.store.following import Entry, Page
+from redis_registry.store.following import Entry
+from redis_registry.store.replies import Page
 from redis_registry.wire.codec import (
     UNREADABLE,
     decode_row,
@@ -24,6 +26,7 @@ from redis_registry.wire.codec import (
     row_at_rest,
     with_load,
 )
+from redis_registry.wire.in_force import Overrides
 
 __all__ = ["Change", "Mirror", "Row", "Snapshot"]
 
@@ -124,13 +127,18 @@ class _Model:
         self.version = 0
         self._made: tuple[int, Snapshot] | None = None
 
-    def snapshot(self) -> Snapshot:
+    def instances(self) -> Iterator[ModelInstance]:
+        """As they say they are, or their silence says."""
+        # Copied in one step, for the writer may be at work in another thread.
+        found = (row.instance for row in list(self.rows.values()))
+        return (item for item in found if item)
+
+    def snapshot(self, overrides: Overrides) -> Snapshot:
         made, version = self._made, self.version
         if made is not None and made[0] == version:
             return made[1]
-        # Copied in one step, for the writer may be at work in another thread.
-        found = (row.instance for row in list(self.rows.values()))
-        snapshot = Snapshot(self.name, Candidates(item for item in found if item))
+        found = (overrides.apply(item, 0) for item in self.instances())
+        snapshot = Snapshot(self.name, Candidates(found))
         self._made = (version, snapshot)
         return snapshot
 
@@ -144,12 +152,14 @@ class Change:
         model: The model it is about; empty: about none.
         old: The row before it.
         new: The row after it.
+        turned: Models that look different because of it, if it is an operator's decision.
     """
 
     entry: Entry
     model: str
     old: Row | None
     new: Row | None
+    turned: frozenset[str] = frozenset()
 
     @cached_property
     def event(self) -> Event:
@@ -180,25 +190,31 @@ class Mirror:
 
     Attributes:
         models: By name; one without instances is not there.
+        decisions: What operators have decided; applied to what is shown, never to the rows.
         touched: While it is being read: the newest entry about each instance, so that pages
             and entries fit together in whatever order they come; else ``None``.
     """
 
     models: dict[str, _Model] = field(default_factory=dict[str, _Model])
+    decisions: Decisions = field(default_factory=Decisions)
     touched: dict[str, int] | None = None
 
     def snapshot(self, model_name: str) -> Snapshot:
-        """The instances of a model, which may be unknown."""
+        """The instances of a model, which may be unknown, or of the one an alias stands for."""
+        model_name = self.decisions.aliases.get(model_name, model_name)
         found = self.models.get(model_name)
-        return found.snapshot() if found else Snapshot(model_name)
+        return self._shown(found) if found else Snapshot(model_name)
+
+    def _shown(self, model: _Model) -> Snapshot:
+        return model.snapshot(self.decisions.overrides(model.partition))
 
     def all(self) -> Iterator[ModelInstance]:
         """All instances, model by model."""
         for model in list(self.models.values()):
-            yield from model.snapshot().instances
+            yield from self._shown(model).instances
 
     def held(self, partition: int) -> Iterator[ModelInstance]:
-        """What Redis holds of a partition: without those it has lost."""
+        """What Redis holds of a partition, as it says it is: without those it has lost."""
         for model in list(self.models.values()):
             if model.partition == partition:
                 for row in model.rows.values():
@@ -243,6 +259,8 @@ class Mirror:
 
     def apply(self, entry: Entry) -> Change:
         """Take in an entry of the stream."""
+        if is_decision(entry):
+            return Change(entry, "", None, None, frozenset(self._decide(entry)))
         kind = kind_of(entry.head)
         if b"|" not in entry.about:
             if kind not in _ENDS:
@@ -262,8 +280,28 @@ class Mirror:
             self._put(entry.partition, identity, new)
         return Change(entry, _model_of(identity), old, new)
 
+    def _decide(self, entry: Entry) -> set[str]:
+        models = self.decisions.tell(entry, reading=self.touched is not None)
+        return self._turn(entry.partition, models)
+
+    def _turn(self, partition: int, names: set[str] | None) -> set[str]:
+        """Have models shown anew; ``None``: all of a partition."""
+        if names is None:
+            found = list(self.models.values())
+            names = {model.name for model in found if model.partition == partition}
+        for name in names & set(self.models):
+            self.models[name].version += 1
+        return names
+
+    def expire(self, partition: int, now_us: int) -> set[str]:
+        """Leave out overrides that have ended; names of the models that may have changed."""
+        if not self.decisions.expire(partition, now_us):
+            return set()
+        return self._turn(partition, None)
+
     def add(self, partition: int, page: Page) -> None:
         """Take in a page of a snapshot that is being read."""
+        self.decisions.add(partition, page)
         for raw in page.rows:
             identity = raw.split(b"|", 1)[0].decode()
             touched = (self.touched or {}).get(identity, -1)
@@ -306,6 +344,7 @@ class Mirror:
         for name in changed:
             del self.models[name]
         self.models.update(fresh.models)
+        self.decisions.take_over(partition, fresh.decisions)
         return changed | set(fresh.models)
 
     def let_go(self, partition: int) -> set[str]:

@@ -26,6 +26,8 @@ from pydantic import ValidationError
 from redis_registry.errors import (
     ConfigurationError,
     InvalidInstance,
+    InvalidOverride,
+    LimitReached,
     OutOfMemory,
     RegistryError,
     RegistryUnavailable,
@@ -203,8 +205,10 @@ def invalid(error: ValidationError, *place: str) -> HTTPError:
 
 _STATUS: tuple[tuple[type[RegistryError], int], ...] = (
     (InvalidInstance, 422),
+    (InvalidOverride, 422),
     (Superseded, 409),
     (OutOfMemory, 507),
+    (LimitReached, 507),
     (RegistryUnavailable, 503),
     (ConfigurationError, 500),
 )

@@ -236,6 +236,8 @@ class Checker:
             await self._flip(term, sweep)
         if sweep.forget:
             await self._forget(term, sweep.forget)
+        if sweep.ended:
+            await self._executor.run(self._operations.expire(term))
         wait = tick if sweep.wait_us < 0 else min(tick, sweep.wait_us / 1_000_000)
         return max(wait, LEAST_WAIT_SECS)
 

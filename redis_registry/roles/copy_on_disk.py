@@ -17,6 +17,9 @@ from typing import Any, NamedTuple, cast
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
 
+from redis_registry.core.orders import orders_written, written_orders
+from redis_registry.store.replies import Orders
+
 __all__ = ["DiskCopy", "Saved", "load", "save"]
 
 FORMAT = 1
@@ -37,10 +40,12 @@ class Saved(NamedTuple):
     Attributes:
         rows: Of each partition.
         age_secs: Since when they may be out of date, by this host's clock.
+        orders: What operators had decided, of each partition.
     """
 
     rows: Mapping[int, Sequence[bytes]]
     age_secs: float
+    orders: Mapping[int, Orders] = {}
 
 
 def save(path: Path, namespace: str, saved: Saved) -> None:
@@ -61,6 +66,7 @@ def save(path: Path, namespace: str, saved: Saved) -> None:
         "namespace": namespace,
         "true_at": true_at,
         "rows": dict(saved.rows),
+        "orders": {home: written_orders(one) for home, one in saved.orders.items()},
     }
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -91,6 +97,10 @@ def load(path: Path, namespace: str) -> Saved | None:
             )
             return None
         rows = {int(home): list(rows) for home, rows in content["rows"].items()}
+        orders = {
+            int(home): orders_written(*one)
+            for home, one in content.get("orders", {}).items()
+        }
         age_secs = time.time() - float(content["true_at"])  # noqa: TID251  as above
     except FileNotFoundError:
         return None
@@ -101,7 +111,7 @@ def load(path: Path, namespace: str) -> Saved | None:
             exc_info=True,
         )
         return None
-    return Saved(rows, max(0.0, age_secs))
+    return Saved(rows, max(0.0, age_secs), orders)
 
 
 class DiskCopy:

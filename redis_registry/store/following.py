@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from redis_registry.store.calls import Call, Command, Operation
 from redis_registry.store.readers import READ_PAGE, Readers
+from redis_registry.store.replies import Page
 from redis_registry.wire.keys import escape, partition_of
 
-__all__ = ["EVENTS_PAGE", "Entry", "Following", "Overdue", "Page"]
+__all__ = ["EVENTS_PAGE", "Entry", "Following", "Overdue"]
 
 EVENTS_PAGE = 1000
 """Events read per call."""
@@ -62,22 +63,6 @@ class Overdue(NamedTuple):
     members: frozenset[str]
 
 
-class Page(NamedTuple):
-    """A page of a snapshot.
-
-    Attributes:
-        epoch: The epoch it was read in.
-        revision: It holds every change up to this one.
-        rows: The rows.
-        after: Where to go on; ``None``: it was the last.
-    """
-
-    epoch: str
-    revision: int
-    rows: Sequence[bytes]
-    after: tuple[bytes, bytes] | None
-
-
 def _read_overdue(reply: list[Any]) -> Overdue:
     held, members = (
         frozenset(item.decode(errors="surrogateescape") for item in reply[i])
@@ -127,14 +112,16 @@ class Following(Readers):
         self, partition: int, model: str, after: tuple[bytes, bytes] | None
     ) -> Operation[Page]:
         """A page of all instances of a partition, or of one model (given escaped)."""
-        (reply,) = yield [
+        (page,) = yield [
             self._read(
-                partition, model, healthy_only=False, after=after or (b"0", b"0")
+                partition,
+                model,
+                healthy_only=False,
+                after=after or (b"0", b"0"),
+                follow=False,
             )
         ]
-        more, model_after, instance_after, revision, epoch = reply[:5]
-        rest = (model_after, instance_after) if more else None
-        return Page(epoch.decode(), int(revision), reply[5:], rest)
+        return page
 
     def loads(self, model_name: str) -> Operation[dict[str, bytes]]:
         """What the instances of a model last reported, by identity text, as it lies there."""

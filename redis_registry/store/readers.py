@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from redis_registry.model import ModelInstance
+from redis_registry.settings import RegistrySettings
 from redis_registry.store.calls import Call, Calls, Operation, ask
-from redis_registry.store.replies import Status, read_status
-from redis_registry.wire.codec import decode_rows
+from redis_registry.store.replies import (
+    NO_ORDERS,
+    Orders,
+    Page,
+    Status,
+    read_page,
+    read_status,
+)
 from redis_registry.wire.keys import escape, partition_of
 
 __all__ = ["READ_PAGE", "Readers"]
@@ -19,8 +28,18 @@ SAMPLE = 32
 """How many instances of a model a select looks at before it reads them all."""
 
 
+_Place = tuple[bytes, bytes]
+"""Where a page goes on: after which model, and which instance of it."""
+
+_START: _Place = (b"0", b"0")
+
+
 class Readers(Calls):
     """Operations of readers."""
+
+    def __init__(self, settings: RegistrySettings, *, actor: str) -> None:
+        super().__init__(settings, actor=actor)
+        self._orders: dict[int, Orders] = {}
 
     def _read(
         self,
@@ -28,10 +47,19 @@ class Readers(Calls):
         model: str,
         *,
         healthy_only: bool,
-        after: tuple[bytes, bytes] = (b"0", b"0"),
+        after: _Place = _START,
         sample: int = 0,
-    ) -> Call[list[Any]]:
+        follow: bool = True,
+    ) -> Call[Page]:
         keys = self.keys(partition)
+        known = self._orders.get(partition, NO_ORDERS)
+
+        def page(reply: list[Any]) -> Page:
+            read = read_page(reply, known)
+            if read.orders is not known:
+                self._orders[partition] = read.orders
+            return read
+
         return self._call(
             "read",
             partition,
@@ -43,46 +71,62 @@ class Readers(Calls):
                 after[1],
                 str(READ_PAGE),
                 str(sample),
+                known.stamp,
+                "1" if follow and model else "0",
+                str(partition),
             ],
-            list,
+            page,
         )
 
     def read(
         self, model_name: str | None, *, healthy_only: bool
     ) -> Operation[list[ModelInstance]]:
-        """All instances of one model, or of all, in order of registration, page by page."""
+        """All instances of one model, or of all, in order of registration, page by page.
+
+        The name may be an alias: then it is the model that it stands for, wherever that lives.
+        """
         partitions = yield from self._join()
+        asked: dict[int, tuple[str, _Place]]
         if model_name is None:
-            model, homes = "", range(partitions)
+            asked = dict.fromkeys(range(partitions), ("", _START))
         else:
-            model, homes = escape(model_name), [partition_of(model_name, partitions)]
+            asked = {partition_of(model_name, partitions): (escape(model_name), _START)}
         found: list[ModelInstance] = []
-        asked = dict.fromkeys(homes, (b"0", b"0"))
+        follow = True
         while asked:
-            replies = yield [
-                self._read(home, model, healthy_only=healthy_only, after=after)
-                for home, after in asked.items()
+            pages: Sequence[Page] = yield [
+                self._read(
+                    home, model, healthy_only=healthy_only, after=after, follow=follow
+                )
+                for home, (model, after) in asked.items()
             ]
-            further: dict[int, tuple[bytes, bytes]] = {}
-            for home, reply in zip(asked, replies, strict=True):
-                found.extend(decode_rows(reply[5:]))
-                if reply[0]:
-                    further[home] = (reply[1], reply[2])
-            asked = further
+            asked = _further(asked, pages, partitions)
+            for page in pages:
+                found += page.instances(healthy_only=healthy_only)
+            follow = False
         return found
 
-    def sample(self, model_name: str) -> Operation[list[ModelInstance]]:
+    def sample(
+        self, model_name: str, *, size: int = SAMPLE, healthy_only: bool = True
+    ) -> Operation[list[ModelInstance]]:
         """Up to 32 healthy instances of a model, drawn at random: enough for most selects."""
         partitions = yield from self._join()
-        reply = yield from ask(
-            self._read(
-                partition_of(model_name, partitions),
-                escape(model_name),
-                healthy_only=True,
-                sample=SAMPLE,
-            )
+        home, model = partition_of(model_name, partitions), escape(model_name)
+        page = yield from ask(
+            self._read(home, model, healthy_only=healthy_only, sample=size)
         )
-        return decode_rows(reply[5:])
+        elsewhere = _home_of(page.target, partitions) if page.target else home
+        if elsewhere != home:
+            page = yield from ask(
+                self._read(
+                    elsewhere,
+                    page.target,
+                    healthy_only=healthy_only,
+                    sample=size,
+                    follow=False,
+                )
+            )
+        return page.instances(healthy_only=healthy_only)
 
     def status(self) -> Operation[list[Status]]:
         """What each partition knows of itself."""
@@ -91,3 +135,23 @@ class Readers(Calls):
             self._call("status", home, [], read_status) for home in range(partitions)
         ]
         return list(replies)
+
+
+def _home_of(escaped: str, partitions: int) -> int:
+    return partition_of(unquote(escaped), partitions)
+
+
+def _further(
+    asked: dict[int, tuple[str, _Place]],
+    pages: Sequence[Page],
+    partitions: int,
+) -> dict[int, tuple[str, _Place]]:
+    """What is left to be asked after these pages."""
+    further: dict[int, tuple[str, _Place]] = {}
+    for (home, (model, _)), page in zip(asked.items(), pages, strict=True):
+        at = _home_of(page.target, partitions) if page.target else home
+        if at != home:
+            further[at] = (page.target, _START)
+        elif page.after:
+            further[home] = (page.target or model, page.after)
+    return further

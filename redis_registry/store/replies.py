@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
-from redis_registry.model import EPOCH
+from redis_registry.model import EPOCH, ModelInstance
+from redis_registry.wire.aliases import Alias, decode_alias
+from redis_registry.wire.codec import decode_rows
+from redis_registry.wire.in_force import NOTHING, Overrides
+from redis_registry.wire.overrides import decode_override
 
 __all__ = [
+    "NO_ORDERS",
     "Hold",
+    "Orders",
     "Outcome",
+    "Page",
     "Status",
     "Sweep",
     "Verdict",
+    "read_orders",
     "read_outcomes",
+    "read_page",
     "read_status",
     "read_sweep",
 ]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Sweep(NamedTuple):
@@ -35,6 +50,7 @@ class Sweep(NamedTuple):
         members: This page of the overdue.
         forget: Identities whose time has come.
         guarded: Scopes with an entry in the guard.
+        ended: An override has ended and is still on record.
     """
 
     token: int
@@ -48,6 +64,7 @@ class Sweep(NamedTuple):
     members: list[str]
     forget: list[str]
     guarded: list[str]
+    ended: bool
 
 
 def read_sweep(reply: list[Any]) -> Sweep:
@@ -65,6 +82,7 @@ def read_sweep(reply: list[Any]) -> Sweep:
             [item.decode(errors="surrogateescape") for item in reply[i]]
             for i in (8, 9, 10)
         ),
+        ended=bool(reply[11]),
     )
 
 
@@ -122,6 +140,89 @@ def read_outcomes(reply: list[bytes]) -> list[Outcome]:
         Outcome(_VERDICTS[letter], _when(int(until)) if int(until) else None)
         for letter, until in zip(reply[::2], reply[1::2], strict=True)
     ]
+
+
+class Orders(NamedTuple):
+    """What operators have decided in one partition.
+
+    Attributes:
+        stamp: Epoch and revision of the last change; empty: there never was one.
+        overrides: The overrides on record.
+        aliases: By alias.
+    """
+
+    stamp: bytes = b""
+    overrides: Overrides = NOTHING
+    aliases: dict[str, Alias] = {}  # noqa: RUF012  never changed
+
+
+NO_ORDERS = Orders()
+"""Nothing has ever been decided."""
+
+
+class Page(NamedTuple):
+    """Answer of ``read.lua``: a page of instances at one moment.
+
+    Attributes:
+        epoch: The epoch it was read in.
+        revision: It holds every change up to this one.
+        rows: The rows, as the workers and the deadlines say it.
+        after: Where to go on; ``None``: it was the last.
+        now_us: Redis's clock, in µs.
+        orders: What operators have decided.
+        target: The model that the asked name is an alias of, escaped, or empty.
+    """
+
+    epoch: str
+    revision: int
+    rows: Sequence[bytes]
+    after: tuple[bytes, bytes] | None
+    now_us: int = 0
+    orders: Orders = NO_ORDERS
+    target: str = ""
+
+    def instances(self, *, healthy_only: bool) -> list[ModelInstance]:
+        """The instances, as the operators want them seen."""
+        found = decode_rows(self.rows)
+        if self.orders.overrides:
+            apply, now_us = self.orders.overrides.apply, self.now_us
+            found = [apply(instance, now_us) for instance in found]
+            if healthy_only:
+                found = [instance for instance in found if instance.healthy]
+        return found
+
+
+def read_page(reply: list[Any], known: Orders) -> Page:
+    """Type the reply of ``read.lua``, asked with the stamp of ``known``."""
+    more, model, instance, revision, epoch, now, stamp, told, target = reply[:9]
+    return Page(
+        epoch=epoch.decode(),
+        revision=int(revision),
+        rows=reply[9:],
+        after=(model, instance) if more else None,
+        now_us=int(now),
+        orders=known if stamp == known.stamp else read_orders(stamp, *told),
+        target=target.decode(),
+    )
+
+
+def read_orders(stamp: bytes, overrides: list[bytes], aliases: list[bytes]) -> Orders:
+    """Type the two hashes; a record that can't be read is left out and reported."""
+    standing = Overrides(_readable(decode_override, overrides))
+    named = {alias.alias: alias for alias in _readable(decode_alias, aliases)}
+    return Orders(stamp, standing, named)
+
+
+def _readable(decode: Callable[[bytes, bytes], T], flat: list[bytes]) -> Iterator[T]:
+    for name, record in zip(flat[::2], flat[1::2], strict=True):
+        try:
+            yield decode(name, record)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            _log.warning(
+                "an operator's record is unreadable and has no effect: clear it and set it again",
+                extra={"record": name.decode(errors="backslashreplace")},
+                exc_info=error,
+            )
 
 
 @dataclass(frozen=True, slots=True)

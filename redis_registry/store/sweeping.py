@@ -114,6 +114,14 @@ class Sweeping(Calls):
             )
         )
 
+    def expire(self, term: Term) -> Operation[int]:
+        """Remove overrides that have ended, at most 200; how many."""
+        return (
+            yield from ask(
+                self._call("expire", term.partition, [*self._termed(term), "200"], int)
+            )
+        )
+
     def rebase(self, term: Term, rank: int) -> Operation[int]:
         """Mend deadlines that a clock set back left too far away; where to go on, or -1."""
         return (

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_registry.core.mirror import Mirror
-from redis_registry.store.following import Entry, Page
+from redis_registry.store.following import Entry
+from redis_registry.store.replies import Page
 
 IDENTITIES = [f"m{n % 2}:h:{n + 1}" for n in range(6)]
 

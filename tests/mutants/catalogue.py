@@ -40,6 +40,7 @@ def mutant(promise: str, what: str, test: str, *edits: tuple[str, str, str]) -> 
 
 CALLS = "redis_registry/store/calls.py"
 WRITERS = "redis_registry/store/writers.py"
+REPLIES = "redis_registry/store/replies.py"
 CHECKER = "redis_registry/roles/checker.py"
 EXECUTOR = "redis_registry/store/executor.py"
 TAIL = "redis_registry/roles/tail.py"
@@ -471,6 +472,76 @@ MUTANTS = [
         ),
     ),
     mutant(
+        "W6",
+        "what the worker says counts again once it is back",
+        "promises/test_overrides.py::test_it_holds_on_every_replica_through_a_killed_worker_and_a_restarted_redis",
+        (REPLIES, "if self.orders.overrides:", "if False:"),
+    ),
+    mutant(
+        "W6",
+        "readers don't hear that an override was cleared",
+        "promises/test_overrides.py::test_it_holds_on_every_replica_through_a_killed_worker_and_a_restarted_redis",
+        (LUA + "clear.lua", "'orders', string.format('%d', rev), ", ""),
+    ),
+    mutant(
+        "W6",
+        "health is judged before the operator is asked",
+        "promises/test_overrides.py::test_forced_health_is_over_the_deadline_the_flip_and_the_guard",
+        (LUA + "read.lua", "then healthy_only = false end", "then end"),
+    ),
+    mutant(
+        "W6",
+        "an override's end waits for a sweep",
+        "promises/test_overrides.py::test_its_end_is_judged_by_readers_when_no_checker_lives",
+        (
+            "redis_registry/wire/in_force.py",
+            "if standing.ends_us is None or standing.ends_us > now_us",
+            "if standing",
+        ),
+    ),
+    mutant(
+        "W6",
+        "nobody removes overrides that have ended",
+        "promises/test_overrides.py::test_it_ends_by_itself_and_says_so",
+        (CHECKER, "if sweep.ended:", "if False:"),
+    ),
+    mutant(
+        "W6",
+        "a call that is repeated decides again",
+        "promises/test_overrides.py::test_clearing_twice_and_repeating_a_lost_call_change_nothing_more",
+        (
+            LUA + "override.lua",
+            "if old and string.match(old, '^%d+:%d+:(%w+):') == operation then return old end",
+            "",
+        ),
+    ),
+    mutant(
+        "W6",
+        "an alias is the name of its own instances",
+        "registry/test_aliases.py::test_reads_and_selects_of_an_alias_answer_with_the_model",
+        (LUA + "read.lua", "if target ~= '' then only = target end", ""),
+    ),
+    mutant(
+        "W6",
+        "a view shows what the worker says",
+        "following/test_decisions.py::test_a_view_honours_overrides_from_the_first_to_the_last",
+        (
+            "redis_registry/core/mirror.py",
+            "found = (overrides.apply(item, 0) for item in self.instances())",
+            "found = self.instances()",
+        ),
+    ),
+    mutant(
+        "W6",
+        "a view waits for a sweep to end an override",
+        "following/test_decisions.py::test_a_view_notices_the_end_by_itself",
+        (
+            "redis_registry/roles/follower.py",
+            "self._turn(self.mirror.expire(partition, overdue.now_us))",
+            "pass",
+        ),
+    ),
+    mutant(
         "R1",
         "a flip writes no event",
         "promises/test_liveness.py::test_a_sweep_flips_exactly_the_overdue",
@@ -563,7 +634,7 @@ MUTANTS = [
         "removed before a restart, kept after it",
         "following/test_view.py::test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart",
         (
-            "redis_registry/roles/follower.py",
+            "redis_registry/roles/reading.py",
             "gone.add(identity)",
             "gone.discard(identity)",
         ),

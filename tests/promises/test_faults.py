@@ -15,6 +15,7 @@ from redis_registry import (
     PartitionMismatch,
     RedisModelRegistry,
     RegistryUnavailable,
+    Selector,
 )
 from redis_registry.embedded import EmbeddedServer
 from tests.conftest import SLOW, Bench, Server
@@ -57,6 +58,19 @@ async def test_a_key_of_another_type_is_refused_before_any_change(
         with pytest.raises(KeyConflict, match="nothing was changed"):
             await call(instance())
 
+    assert dump(server) == before
+
+
+@pytest.mark.damages
+async def test_so_are_what_operators_decide(bench: Bench) -> None:
+    registry, server = bench.registry, bench.server
+    for part in ("overrides", "aliases"):
+        server.raw.set(bench.store.key(part), "somebody else's")
+    before = dump(server)
+    with pytest.raises(KeyConflict):
+        await registry.override(instance(), weight=0, reason="x")
+    with pytest.raises(KeyConflict):
+        await registry.set_alias("prod", "glm@llm")
     assert dump(server) == before
 
 
@@ -259,6 +273,13 @@ async def test_a_user_with_only_these_rights_can_do_everything(
             await registry.report_failure(instance(58))
         await registry.report_success(instance(57))
         await registry.claim_probe(instance(58))
+        made = await registry.override(Selector(zone="x"), weight=0, reason="why")
+        await registry.override(instance(), weight=0, reason="x", expires_secs=0.001)
+        await bench.sweep()
+        await registry.set_alias("prod", "glm@llm")
+        await registry.get_all_instances("prod", healthy_only=True)
+        assert await registry.clear_override(made.name)
+        assert await registry.remove_alias("prod")
         await registry.deregister_instance(instance(60))
         await registry.deregister_instance(instance(59, remove_from_registry=True))
         await registry.send_heartbeat(instance(60))

@@ -9,17 +9,21 @@ from typing import Any
 import pytest
 
 from redis_registry import (
+    Alias,
     Load,
     ModelInstance,
     Outcome,
+    Override,
     Readiness,
     RegistrySettings,
+    Selector,
     Verdict,
 )
 from redis_registry.store import operations as ops
 from redis_registry.store.following import Overdue
 from redis_registry.store.operations import Call, Operation, Operations, Term
 from redis_registry.store.outliers import Tally
+from redis_registry.store.replies import Orders, Page
 from redis_registry.store.scripts import Script, load
 from tests.helpers import instance, instances
 
@@ -53,7 +57,8 @@ def test_scripts_are_identified_by_content_and_run_when_memory_is_full(
     script = load(name)
     first = script.text.splitlines()[0]
 
-    assert first == ("#!lua" if name == "register" else "#!lua flags=allow-oom")
+    adds = name in {"register", "override", "alias"}
+    assert first == ("#!lua" if adds else "#!lua flags=allow-oom")
     plain = script.without_shebang()
     assert not plain.text.startswith("#!")
     assert plain.sha != script.sha
@@ -105,7 +110,12 @@ REPLIES: dict[str, Any] = {
     "deregister": 1,
     "heartbeat": [],
     "revive": ["60000:"],
-    "read": [0, b"0", b"0", 1, b"e"],
+    "read": Page("e", 1, [], None),
+    "override": b'1:0:x:{"selector":{"port":1},"weight":0,"author":"me","reason":"why"}',
+    "alias": b"1:0:m:me",
+    "clear": 1,
+    "expire": 0,
+    "orders": Orders(),
     "status": None,
     "sweep": None,
     "flip": "",
@@ -146,7 +156,18 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.report([Tally(item, failures=1)]),
         made.claim_probe(item),
         made.select(item.model_name),
+        made.override(an_override(Selector.of(item)), expires_secs=None),
+        made.override(an_override(Selector(host="a*")), expires_secs=1),
+        made.clear_override("o", "by me"),
+        made.set_alias(Alias(alias="other", model_name=item.model_name, author="me")),
+        made.remove_alias(item.model_name, "by me"),
+        made.orders(),
+        made.expire(term),
     ]
+
+
+def an_override(selector: Selector) -> Override:
+    return Override(name="o", selector=selector, weight=0, author="me", reason="why")
 
 
 def _slot_tag(key: str) -> str:

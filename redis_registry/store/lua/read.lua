@@ -3,11 +3,17 @@
 -- instance hashes (and, reading all models, the indexes) are named by the indexes read here, in
 -- the same slot: the one exception to "all keys in KEYS" (see docs/explanation/storage.md).
 --
--- KEYS  1 meta  2 events  3 models  4 deadlines  5 guard
+-- KEYS  1 meta  2 events  3 models  4 deadlines  5 guard  6 overrides  7 aliases
 -- ARGV  1 header  2 actor  3 base of the partition's keys  4 model, or "" for all
 --       5 healthy only: 1 | 0  6 go on after model  7 go on after instance  8 page size
 --       9 sample: that many at random of the one model, or 0
--- Reply {more: 1 | 0, model to go on after, instance to go on after, revision, epoch, row, …}
+--       10 stamp of the operators' orders (overrides and aliases) that the caller knows
+--       11 follow an alias: 1 | 0  12 number of this partition
+-- Reply {more: 1 | 0, model to go on after, instance to go on after, revision, epoch, now µs,
+--        stamp of the orders, [[name, record, …], [alias, record, …]] or 0 when they are known,
+--        model that the alias stands for or "", row, …}
+--       An alias of a model in another partition is only told; the caller goes on there.
+--       While there are overrides all rows are told: who is healthy is judged after them.
 -- @include open
 local MODELS, DEADLINES, GUARD = KEYS[3], KEYS[4], KEYS[5]
 local BASE, only, healthy_only, page, sample =
@@ -19,7 +25,21 @@ if redis.call('HLEN', GUARD) > 0 then
     if string.sub(entries[i + 1], 1, 4) == 'held' then held[entries[i]] = true end
   end
 end
-local reply = { 0, ARGV[6], ARGV[7], rev, epoch }
+local orders = redis.call('HGET', META, 'orders')
+local stamp, told, target = orders and epoch .. ':' .. orders or '', 0, ''
+if stamp ~= ARGV[10] then
+  told = { redis.call('HGETALL', KEYS[6]), redis.call('HGETALL', KEYS[7]) }
+end
+if orders and healthy_only and redis.call('HLEN', KEYS[6]) > 0 then healthy_only = false end
+local alias = orders and ARGV[11] == '1' and redis.call('HGET', KEYS[7], only)
+local home = ARGV[12]
+if alias then
+  home, target = string.match(alias, '^%d+:(%d+):([^:]*):')
+  if not home then home, target = ARGV[12], '' end -- damaged
+  if target ~= '' then only = target end
+end
+local reply = { 0, ARGV[6], ARGV[7], rev, epoch, now_text, stamp, told, target }
+if home ~= ARGV[12] then return reply end
 
 -- healthy, protected or overdue: what the deadline says of a healthy record
 local function state_of(terms, health, model, deadline)

@@ -5,7 +5,8 @@
 -- ARGV  1 header  2 actor  3 holder  4 lease µs  5 offset among the overdue  6 page size
 --       7 forget after µs, or -1 for never
 -- Reply {token, epoch, holder, lease left µs, µs to the next deadline or -1, overdue, living,
---        rebase: 1 | 0, [overdue member, …], [identity to forget, …], [scope in the guard, …]}
+--        rebase: 1 | 0, [overdue member, …], [identity to forget, …], [scope in the guard, …],
+--        an override has ended: 1 | 0}
 --       token 0: somebody else holds the lease (the lists are empty)
 -- @include open
 local LEASE, DEADLINES, DOWN, GUARD = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -21,7 +22,7 @@ local ends = tonumber(lease[3] or '0')
 local valid = now < ends and ends - now <= tonumber(redis.call('HGET', LEASE, 'ttl') or ttl)
   and lease[4] == epoch
 if valid and lease[1] ~= holder then
-  return { 0, epoch, lease[1], ends - now, -1, 0, living, 0, {}, {}, {} }
+  return { 0, epoch, lease[1], ends - now, -1, 0, living, 0, {}, {}, {}, 0 }
 end
 local token = tonumber(lease[2] or '0')
 if not valid or lease[1] ~= holder then
@@ -57,5 +58,8 @@ if after >= 0 and not recovering() then
   forget = redis.call('ZRANGEBYSCORE', DOWN, '-inf', string.format('%d', now - after), 'LIMIT',
     0, 100)
 end
-local rebase = redis.call('HGET', META, 'rebase') and 1 or 0
-return { token, epoch, holder, ttl, wait, overdue, living, rebase, members, forget, redis.call('HKEYS', GUARD) }
+local marks = redis.call('HMGET', META, 'rebase', 'orders_end')
+local ended = tonumber(marks[2] or '0') -- the first end of an override; 0: none ends
+if ended > now then wait = wait < 0 and ended - now or math.min(wait, ended - now) end
+return { token, epoch, holder, ttl, wait, overdue, living, marks[1] and 1 or 0, members, forget,
+  redis.call('HKEYS', GUARD), ended > 0 and ended <= now and 1 or 0 }
