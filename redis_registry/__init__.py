@@ -14,6 +14,7 @@ from redis_registry.errors import (
     InvalidInstance,
     KeyConflict,
     LeaseLost,
+    NoneAvailable,
     OutOfMemory,
     PartitionMismatch,
     PoolExhausted,
@@ -36,6 +37,7 @@ from redis_registry.model import (
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
 from redis_registry.roles.checker import CheckerStatus
+from redis_registry.roles.holder import Reservation
 from redis_registry.settings import GuardSettings, RegistrySettings
 from redis_registry.store.replies import Hold, Status
 from redis_registry.sync_registry import SyncModelRegistry
@@ -63,6 +65,7 @@ __all__ = [
     "LeaseLost",
     "Load",
     "ModelInstance",
+    "NoneAvailable",
     "OutOfMemory",
     "PartitionMismatch",
     "PoolExhausted",
@@ -74,6 +77,7 @@ __all__ = [
     "RegistrySettings",
     "RegistryUnavailable",
     "RemoteRegistry",
+    "Reservation",
     "Status",
     "Superseded",
     "SyncModelRegistry",

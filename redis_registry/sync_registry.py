@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -12,10 +14,25 @@ from redis_registry.core.inputs import (
     checked,
     readable,
 )
-from redis_registry.model import Beat, Load, ModelInstance, Readiness, superseded
+from redis_registry.errors import NoneAvailable, RegistryError
+from redis_registry.model import (
+    Beat,
+    Identity,
+    Load,
+    ModelInstance,
+    Readiness,
+    superseded,
+)
 from redis_registry.roles.announcing import SyncAnnouncement, new_life
 from redis_registry.roles.channel import RedisChannel
 from redis_registry.roles.life import HowToAnnounce
+from redis_registry.roles.reserving import (
+    RELEASE_SECS,
+    Candidates,
+    Reservation,
+    Reserver,
+    check_policy,
+)
 from redis_registry.roles.senders import Senders
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
@@ -47,6 +64,7 @@ class SyncModelRegistry:
         self.name = actor("sync")
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
+        self._reserver = Reserver(self._operations, self._executor)
         self._senders = Senders(
             RedisChannel(self.settings, self._executor, actor=self.name)
         )
@@ -68,7 +86,8 @@ class SyncModelRegistry:
         self.close()
 
     def close(self) -> None:
-        """Stop speaking for announced instances, and close the connections."""
+        """Stop speaking for announced instances, give reservations back, close the connections."""
+        self._reserver.holder.stop()
         self._senders.stop()
         self._executor.close()
 
@@ -140,6 +159,63 @@ class SyncModelRegistry:
         life = new_life(timeout, instance, how, urls=[self.settings.url])
         patience = self.settings.operation_timeout_secs
         return SyncAnnouncement(life, self._senders.of(life), patience_secs=patience)
+
+    def reserve(
+        self,
+        model_name: str,
+        *,
+        policy: str = "least_in_flight",
+        wait_secs: float = 0.0,
+        candidates: Candidates | None = None,
+    ) -> AbstractContextManager[Reservation]:
+        """As :meth:`RedisModelRegistry.reserve`."""
+        check_policy(policy)
+        return self._reserved(model_name, policy, wait_secs, candidates)
+
+    @contextmanager
+    def _reserved(
+        self,
+        model_name: str,
+        policy: str,
+        wait_secs: float,
+        candidates: Candidates | None,
+    ) -> Generator[Reservation]:
+        made = self._take(model_name, policy, wait_secs, candidates)
+        try:
+            yield made
+        finally:
+            with suppress(RegistryError):  # the holder's thread goes on trying
+                self._executor.run(
+                    self._reserver.release(made), deadline_secs=RELEASE_SECS
+                )
+
+    def _take(
+        self,
+        model_name: str,
+        policy: str,
+        wait_secs: float,
+        candidates: Candidates | None,
+    ) -> Reservation:
+        name = readable(model_name)
+        if name is None:
+            msg = f"no instance can have the name {model_name!r:.60}"
+            raise NoneAvailable(msg)
+        until = time.monotonic() + wait_secs
+        while True:
+            try:
+                return self._executor.run(
+                    self._reserver.attempt(name, policy, candidates)
+                )
+            except NoneAvailable as none:
+                pause = self._reserver.pause_secs(none, until - time.monotonic())
+            time.sleep(pause)
+
+    def in_flight(self, model_name: str) -> dict[Identity, int]:
+        """As :meth:`RedisModelRegistry.in_flight`."""
+        name = readable(model_name)
+        return (
+            {} if name is None else self._executor.run(self._operations.in_flight(name))
+        )
 
     def status(self) -> list[Status]:
         """As :meth:`RedisModelRegistry.status`."""

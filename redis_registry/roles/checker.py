@@ -88,6 +88,7 @@ class Checker:
         self._telemetry = telemetry
         self._terms: dict[int, Term] = {}
         self._guarded: set[int] = set()
+        self._reclaim_at: dict[int, float] = {}
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -236,6 +237,7 @@ class Checker:
             await self._flip(term, sweep)
         if sweep.forget:
             await self._forget(term, sweep.forget)
+        await self._reclaim(partition)
         wait = tick if sweep.wait_us < 0 else min(tick, sweep.wait_us / 1_000_000)
         return max(wait, LEAST_WAIT_SECS)
 
@@ -287,6 +289,18 @@ class Checker:
         forgotten = await self._executor.run(self._operations.forget(term, identities))
         _log.info("instances forgotten", extra={"count": forgotten})
         self._telemetry.count("forgotten", forgotten)
+
+    async def _reclaim(self, partition: int) -> None:
+        """Now and then: give back what dead processes had reserved and nobody else has seen."""
+        now = time.monotonic()
+        if now < self._reclaim_at.get(partition, 0.0):
+            return
+        self._reclaim_at[partition] = now + self._settings.reservation_ttl_secs / 3
+        reclaimed = 0
+        while some := await self._executor.run(self._operations.reclaim(partition)):
+            reclaimed += some
+        if reclaimed:
+            _log.warning("reservations reclaimed", extra={"count": reclaimed})
 
     async def _release(self) -> None:
         """Hand the leases over at once, if Redis listens."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from redis_registry.store.calls import Call, Operation
 from redis_registry.store.readers import READ_PAGE, Readers
+from redis_registry.store.reserving import Reserving
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
 from redis_registry.store.writers import UNKNOWN, Writers
 
@@ -18,5 +19,5 @@ __all__ = [
 ]
 
 
-class Operations(Writers, Readers, Sweeping):
-    """What workers, readers and checkers do."""
+class Operations(Writers, Readers, Reserving, Sweeping):
+    """What workers, readers, those who reserve, and checkers do."""

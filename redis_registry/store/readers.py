@@ -71,15 +71,17 @@ class Readers(Calls):
             asked = further
         return found
 
-    def sample(self, model_name: str) -> Operation[list[ModelInstance]]:
+    def sample(
+        self, model_name: str, *, size: int = SAMPLE, healthy_only: bool = True
+    ) -> Operation[list[ModelInstance]]:
         """Up to 32 healthy instances of a model, drawn at random: enough for most selects."""
         partitions = yield from self._join()
         reply = yield from ask(
             self._read(
                 partition_of(model_name, partitions),
                 escape(model_name),
-                healthy_only=True,
-                sample=SAMPLE,
+                healthy_only=healthy_only,
+                sample=size,
             )
         )
         return decode_rows(reply[5:])

@@ -15,6 +15,9 @@ key (after the tag)         type        holds
 ``models``                  sorted set  model → revision of its first instance
 ``living``                  hash        model → how many of it are among the deadlines
 ``guard``, ``tally``        hash        scopes held; flips counted per scope
+``holders``                 sorted set  who holds reservations → end of its lease (µs)
+``h:<holder>``              hash        reservation → identity and moment
+``flights``                 hash        identity → reservations held, last pick, mean holding
 ``m:<model>``               sorted set  ``host:port`` → revision of its registration
 ``i:<model>:<host>:<port>`` hash        one instance
 ==========================  ==========  =================================================
@@ -87,6 +90,10 @@ class PartitionKeys:
     def index(self, model: str) -> str:
         """The index of a model, given escaped."""
         return f"{self.base}m:{model}"
+
+    def held(self, holder: str) -> str:
+        """The hash of what a holder has reserved."""
+        return f"{self.base}h:{holder}"
 
     def instance(self, identity: str) -> str:
         """The hash of an instance, given as :func:`identity_text`."""
