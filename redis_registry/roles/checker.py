@@ -300,7 +300,10 @@ class Checker:
         while some := await self._executor.run(self._operations.reclaim(partition)):
             reclaimed += some
         if reclaimed:
-            _log.warning("reservations reclaimed", extra={"count": reclaimed})
+            _log.warning(
+                "reservations of dead processes taken back", extra={"count": reclaimed}
+            )
+            self._telemetry.count("reclaimed", reclaimed)
 
     async def _release(self) -> None:
         """Hand the leases over at once, if Redis listens."""

@@ -193,9 +193,10 @@ class Holder:
                 failures = 0
             except Exception as error:  # noqa: BLE001  promise S1
                 failures += 1
-                _log.warning(
+                _log.log(
+                    logging.WARNING if failures == 1 else logging.DEBUG,
                     "reservations could not be renewed or given back, will try again",
-                    extra={"why": str(error)},
+                    extra={"why": str(error), "attempt": failures},
                     exc_info=None if isinstance(error, RegistryError) else error,
                 )
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -543,6 +545,64 @@ async def test_a_removed_instance_takes_its_count_along_at_the_latest_with_the_l
         await registry.deregister_instance(instance(remove_from_registry=True))
     assert bench.store.hash("flights") == {}
     bench.store.check()
+
+
+async def test_one_holder_holds_in_many_partitions(server: Server) -> None:
+    options: dict[str, Any] = {**SLOW, "run_checker": False, "namespace": "many"}
+    models = [f"{letter}@llm" for letter in "abcdefgh"]
+    async with RedisModelRegistry.from_url(
+        server.url, partitions=4, **options
+    ) as other:
+        for model in models:
+            await other.register_instance(instance(model=model))
+        registry = RedisModelRegistry.from_url(
+            server.url, **options, reservation_ttl_secs=0.3
+        )
+        stack = contextlib.AsyncExitStack()
+        for model in models:
+            await stack.enter_async_context(registry.reserve(model))
+        await asyncio.sleep(0.8)
+        assert [await total(other, model) for model in models] == [1] * 8
+        await registry.aclose()
+        assert [await total(other, model) for model in models] == [0] * 8
+        await stack.aclose()
+    server.raw.flushall()
+
+
+FORKS = """
+import os, sys
+from redis_registry import SyncModelRegistry
+
+with SyncModelRegistry.from_url(sys.argv[1]) as registry:
+    held = registry.reserve("glm@llm")
+    parents = held.__enter__()
+    child = os.fork()
+    with registry.reserve("glm@llm") as made:
+        same = made.id.split(":")[0] == parents.id.split(":")[0]
+        assert same == bool(child), "a child is a holder of its own"
+    if not child:
+        held.__exit__(None, None, None)  # the parent's: changes nothing
+        registry.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert sum(registry.in_flight("glm@llm").values()) == 1
+    held.__exit__(None, None, None)
+"""
+
+
+def test_a_forked_child_holds_nothing_of_its_parent(
+    sync_registry: SyncModelRegistry, server: Server
+) -> None:
+    sync_registry.register_instance(instance())
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, server.url],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sum(sync_registry.in_flight(MODEL).values()) == 0
 
 
 # --- the other faces ---------------------------------------------------------------------------
