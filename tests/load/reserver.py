@@ -5,7 +5,7 @@
 ``TOGETHER`` tasks make ``COUNT`` reservations, each held for ``HOLD_SECS`` (0: given back at
 once), at most ``RATE`` of them begun a second in all (0: as fast as they can). Prints ``ready``,
 begins with the first line of input, and prints how often each port was picked and how long each
-entering took, in microseconds.
+entering took, in microseconds. The policy ``ping`` only asks Redis for a PING.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class Run:
             if pause_secs:  # by the clock: who comes late does not thin out the load
                 await asyncio.sleep(begin - time.monotonic())
                 begin += pause_secs
+            if self.policy == "ping":  # what the machine and the way to Redis take
+                await self.ping()
+                continue
             start = time.perf_counter()
             async with self.registry.reserve(
                 self.model, policy=self.policy, wait_secs=5
@@ -48,6 +51,12 @@ class Run:
                 self.picked[made.instance.port] += 1
                 if hold_secs:
                     await asyncio.sleep(hold_secs)
+
+    async def ping(self) -> None:
+        client = self.registry._executor._lane("call").client
+        start = time.perf_counter()
+        await client.execute_command("PING")
+        self.took_us.append(round((time.perf_counter() - start) * 1e6))
 
 
 async def main(

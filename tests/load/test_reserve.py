@@ -18,7 +18,7 @@ PROCESSES = 8
 RESERVATIONS = 5_000
 WORKERS = 10
 MOST_MS = 3.0
-ROUNDS = 3
+ROUNDS = 5
 """Other work on the machine is not the registry's: the first round within the bound counts."""
 
 
@@ -27,7 +27,9 @@ def quantile(sorted_us: list[int], share: float) -> float:
     return sorted_us[round(share * (len(sorted_us) - 1))] / 1000
 
 
-def race(url: str, processes: int, count: int, *how: object) -> tuple[list[int], float]:
+def race(
+    url: str, processes: int, count: int, *how: object, even: bool = True
+) -> tuple[list[int], float]:
     """Let so many processes reserve; the sorted µs of each entering, and the seconds in all."""
     made = [Program("reserver", url, MODEL, count, *how) for _ in range(processes)]
     picked, took_us = Counter[str](), list[int]()
@@ -42,14 +44,15 @@ def race(url: str, processes: int, count: int, *how: object) -> tuple[list[int],
             picked.update(told["picked"])
             took_us += told["took_us"]
         secs = time.monotonic() - start
-    assert sum(picked.values()) == processes * count
-    ratio = max(picked.values()) / min(picked.values())
-    assert len(picked) == WORKERS
-    assert ratio <= 1.1, f"{ratio:.3f}: {picked}"
+    if even:
+        assert sum(picked.values()) == processes * count
+        ratio = max(picked.values()) / min(picked.values())
+        assert len(picked) == WORKERS
+        assert ratio <= 1.1, f"{ratio:.3f}: {picked}"
     return sorted(took_us), secs
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("kind", ["valkey", "redis7"])
 def test_eight_processes_agree_and_are_fast(
     kind: str, capsys: pytest.CaptureFixture[str]
@@ -59,27 +62,29 @@ def test_eight_processes_agree_and_are_fast(
         EmbeddedServer(binary=KINDS[kind]) as server,
         SyncModelRegistry.from_url(server.url) as registry,
     ):
-        registry.send_heartbeats(instances(WORKERS))
-        alone, _ = race(server.url, 1, count, 8, 0.01, 250)
-        rounds = ROUNDS
-        paced, secs = race(server.url, PROCESSES, count, 8, 0.01, 250)
-        while quantile(paced, 0.99) > MOST_MS and (rounds := rounds - 1):
-            paced, secs = race(server.url, PROCESSES, count, 8, 0.01, 250)
-        flat, flat_secs = race(server.url, PROCESSES, count, 1, 0, 0)
-        in_flight = registry.in_flight(MODEL)
-        assert set(in_flight.values()) == {0}
+        registry.send_heartbeats(instances(WORKERS, heartbeat_timeout_secs=3600))
+        url, runs, rounds = server.url, dict[str, tuple[list[int], float]](), ROUNDS
+        runs["1 process"] = race(url, 1, count, 1, 0, 0)
+        runs["8 processes"] = race(url, PROCESSES, count, 1, 0, 0)
+        while quantile(runs["8 processes"][0], 0.99) > MOST_MS and (
+            rounds := rounds - 1
+        ):
+            runs["8 processes"] = race(url, PROCESSES, count, 1, 0, 0)
+        runs["8 processes, at most 250/s each, held 10 ms"] = race(
+            url, PROCESSES, part(1_000, 200), 8, 0.01, 250
+        )
+        runs["8 processes, PING instead"] = race(
+            url, PROCESSES, count, 1, 0, 0, "ping", even=False
+        )
+        assert set(registry.in_flight(MODEL).values()) == {0}
         raw = connect(server.url)
         Store(raw).check()
         raw.close()
     with capsys.disabled():
-        for what, took, rate in (
-            ("1 process, 250/s", alone, 250),
-            ("8 processes, 250/s each", paced, PROCESSES * count / secs),
-            ("8 processes, as fast as they can", flat, PROCESSES * count / flat_secs),
-        ):
+        for what, (took, secs) in runs.items():
             print(  # noqa: T201  the figures are what it is for
-                f"\n{kind}: {what}: {len(took)} reservations, {rate:.0f}/s: p50 "
+                f"\n{kind}: {what}: {len(took)}, {len(took) / secs:.0f}/s: p50 "
                 f"{quantile(took, 0.5):.2f} ms, p99 {quantile(took, 0.99):.2f} ms, "
                 f"p99.9 {quantile(took, 0.999):.2f} ms"
             )
-    assert quantile(paced, 0.99) <= MOST_MS
+    assert quantile(runs["8 processes"][0], 0.99) <= MOST_MS
