@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from redis_registry import errors
 from redis_registry.core.address import own_address
 from redis_registry.core.events import Event, Kind
+from redis_registry.core.mirror import Snapshot
 from redis_registry.errors import (
     AccessDenied,
     AgentError,
@@ -38,6 +39,9 @@ from redis_registry.registry import RedisModelRegistry
 from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
 from redis_registry.roles.checker import CheckerStatus
 from redis_registry.roles.holder import Reservation
+from redis_registry.roles.sync_following import SyncView, SyncWatch
+from redis_registry.roles.view import View
+from redis_registry.roles.watch import Watch
 from redis_registry.settings import GuardSettings, RegistrySettings
 from redis_registry.store.replies import Hold, Status
 from redis_registry.sync_registry import SyncModelRegistry
@@ -78,11 +82,16 @@ __all__ = [
     "RegistryUnavailable",
     "RemoteRegistry",
     "Reservation",
+    "Snapshot",
     "Status",
     "Superseded",
     "SyncModelRegistry",
     "SyncRemoteRegistry",
+    "SyncView",
+    "SyncWatch",
     "Telemetry",
+    "View",
+    "Watch",
     "errors",
     "new_incarnation",
     "own_address",

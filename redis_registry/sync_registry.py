@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -25,7 +26,9 @@ from redis_registry.model import (
 )
 from redis_registry.roles.announcing import SyncAnnouncement, new_life
 from redis_registry.roles.channel import RedisChannel
+from redis_registry.roles.hub import scope_of
 from redis_registry.roles.life import HowToAnnounce
+from redis_registry.roles.loop_thread import LoopThread
 from redis_registry.roles.reserving import (
     RELEASE_SECS,
     Candidates,
@@ -34,9 +37,11 @@ from redis_registry.roles.reserving import (
     check_policy,
 )
 from redis_registry.roles.senders import Senders
+from redis_registry.roles.sync_following import SyncView, SyncWatch
+from redis_registry.roles.watch import BUFFER, Watch
 from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.executor import SyncExecutor
+from redis_registry.store.executor import AsyncExecutor, SyncExecutor
 from redis_registry.store.operations import UNKNOWN, Operations
 from redis_registry.store.replies import Status
 from redis_registry.telemetry import DEAF, Telemetry
@@ -65,6 +70,9 @@ class SyncModelRegistry:
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
         self._reserver = Reserver(self._operations, self._executor)
+        self._loop_thread = LoopThread(
+            self._operations, lambda: AsyncExecutor(self.settings, telemetry=telemetry)
+        )
         self._senders = Senders(
             RedisChannel(self.settings, self._executor, actor=self.name)
         )
@@ -86,7 +94,8 @@ class SyncModelRegistry:
         self.close()
 
     def close(self) -> None:
-        """Stop speaking for announced instances, give reservations back, close the connections."""
+        """End views and watches, stop speaking for the announced, give reservations back."""
+        self._loop_thread.close()
         self._reserver.holder.stop()
         self._senders.stop()
         self._executor.close()
@@ -216,6 +225,32 @@ class SyncModelRegistry:
         return (
             {} if name is None else self._executor.run(self._operations.in_flight(name))
         )
+
+    def watch(
+        self,
+        model_name: str | None = None,
+        after: str | None = None,
+        *,
+        buffer: int = BUFFER,
+    ) -> SyncWatch:
+        """As :meth:`RedisModelRegistry.watch`; it follows in a thread of its own."""
+        hub, scope = self._loop_thread.hub, scope_of(model_name)
+        watch = Watch(hub, scope, after=after, buffer=buffer)
+        return SyncWatch(self._loop_thread, watch)
+
+    def view(
+        self,
+        models: str | Iterable[str] | None = None,
+        *,
+        snapshot_path: str | Path | None = None,
+        wait_secs: float | None = None,
+    ) -> SyncView:
+        """As :meth:`RedisModelRegistry.view`; it follows in a thread of its own."""
+        if wait_secs is None:
+            wait_secs = self.settings.operation_timeout_secs
+        path = None if snapshot_path is None else Path(snapshot_path)
+        scope = scope_of(models)
+        return SyncView(self._loop_thread, scope, path=path, wait_secs=wait_secs)
 
     def status(self) -> list[Status]:
         """As :meth:`RedisModelRegistry.status`."""

@@ -12,6 +12,7 @@ from redis_registry.core.inputs import actor
 from redis_registry.errors import ConfigurationError
 from redis_registry.roles.channel import RedisChannel
 from redis_registry.roles.checker import Checker, CheckerStatus
+from redis_registry.roles.hub import Hub
 from redis_registry.roles.reserving import Reserver
 from redis_registry.roles.senders import Senders
 from redis_registry.settings import RegistrySettings
@@ -68,6 +69,7 @@ class Base:
         )
         self._reserver = Reserver(self._operations, self._sync_executor)
         self._coalescer: Coalescer | None = None
+        self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._binding = threading.Lock()
 
     @classmethod
@@ -114,6 +116,9 @@ class Base:
             coalescer, self._coalescer = self._coalescer, None
             if coalescer.loop is asyncio.get_running_loop():
                 await coalescer.aclose()
+        hub = self._hubs.pop(asyncio.get_running_loop(), None)
+        if hub is not None:
+            await hub.aclose()
         if self._checker is not None:
             await self._checker.aclose()
         if self._reserver.holder.alive:
@@ -130,6 +135,17 @@ class Base:
             with self._binding:
                 if not self._checker.alive():
                     self._checker.start()
+
+    def _hub(self) -> Hub:
+        """What follows the changes on the running loop."""
+        self._bind()
+        loop = asyncio.get_running_loop()
+        for ended in [other for other in self._hubs if other.is_closed()]:
+            del self._hubs[ended]
+        hub = self._hubs.get(loop)
+        if hub is None:
+            hub = self._hubs[loop] = Hub(self._operations, self._executor)
+        return hub
 
     async def status(self, *, deadline_secs: float | None = None) -> list[Status]:
         """What each partition knows of itself: lease, recovery, guard, counts.

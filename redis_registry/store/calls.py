@@ -18,7 +18,17 @@ from redis_registry.store.scripts import Script, load
 from redis_registry.wire.codec import FORMAT
 from redis_registry.wire.keys import PartitionKeys, partition_of
 
-__all__ = ["Call", "Calls", "Operation", "ask", "chunks", "micros", "text", "texts"]
+__all__ = [
+    "Call",
+    "Calls",
+    "Command",
+    "Operation",
+    "ask",
+    "chunks",
+    "micros",
+    "text",
+    "texts",
+]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -41,6 +51,33 @@ class Call(Generic[T]):
     args: Sequence[str | bytes]
     read: Callable[[Any], T]
     lane: Literal["call", "beat"] = "call"
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return self.script.name
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T]):
+    """A plain command, for what a script can't do: wait for news.
+
+    Attributes:
+        words: The command and its arguments; the executor adds ``BLOCK`` after the first one.
+        keys: Its keys among them.
+        read: Makes the result of the raw reply.
+        wait_secs: How long the server may take over it.
+    """
+
+    words: Sequence[str | int]
+    keys: Sequence[str]
+    read: Callable[[Any], T]
+    wait_secs: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return str(self.words[0]).lower()
 
 
 Operation = Generator[Sequence[Call[Any]], Sequence[Any], T]

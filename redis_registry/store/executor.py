@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 from redis_registry.errors import PoolExhausted, RegistryClosed, RegistryUnavailable
 from redis_registry.settings import RegistrySettings
@@ -30,8 +28,8 @@ from redis_registry.store.client import (
     sync_twin,
     translate,
 )
-from redis_registry.store.operations import Call, Operation
-from redis_registry.store.scripts import Script
+from redis_registry.store.operations import Call, Command, Operation
+from redis_registry.store.retrying import Policy, place
 from redis_registry.telemetry import DEAF, Telemetry
 
 __all__ = ["AsyncExecutor", "SyncExecutor"]
@@ -40,87 +38,11 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+FAKE_WAIT_SECS = 0.02
+"""How often fakeredis is asked for news."""
+
 TOGETHER = 8
 """Calls of one operation that are under way at once: fewer than any pool has connections."""
-
-BACKOFF_FIRST_SECS = 0.02
-BACKOFF_MOST_SECS = 0.5
-
-
-def backoff(attempt: int) -> float:
-    """Full jitter: anything up to 20 ms doubled per attempt, at most 0.5 s."""
-    most = min(BACKOFF_MOST_SECS, BACKOFF_FIRST_SECS * 2 ** min(attempt, 10))
-    return random.uniform(0, most)  # noqa: S311  not a secret
-
-
-def _place(url: str) -> str:
-    """Where a URL points, without the password."""
-    parts = urlsplit(url)
-    if parts.hostname is None:
-        return parts.path or "?"
-    return f"{parts.hostname}:{parts.port or 6379}"
-
-
-class _Policy:
-    """What both executors do about a failure; no I/O."""
-
-    def __init__(
-        self,
-        settings: RegistrySettings,
-        *,
-        where: str,
-        fake: bool,
-        telemetry: Telemetry,
-    ) -> None:
-        self.settings = settings
-        self.where = where
-        self.telemetry = telemetry
-        self.troubled = False
-        self._fake = fake
-        self._plain: dict[str, Script] = {}
-
-    def script(self, call: Call[Any]) -> Script:
-        if not self._fake:
-            return call.script
-        plain = self._plain.get(call.script.name)
-        if plain is None:
-            plain = self._plain[call.script.name] = call.script.without_shebang()
-        return plain
-
-    def command(self, call: Call[Any], *, whole: bool) -> list[Any]:
-        script = self.script(call)
-        head = ["EVAL", script.text] if whole else ["EVALSHA", script.sha]
-        return [*head, len(call.keys), *call.keys, *call.args]
-
-    def verdict(
-        self, error: Exception, call: Call[Any], attempt: int, left: float
-    ) -> float:
-        """How long to wait before the next attempt; raises when there is to be none."""
-        fault = classify(error)
-        if fault is Fault.NO_SCRIPT:
-            return 0.0
-        if fault is Fault.FOREIGN:
-            raise error
-        pause = backoff(attempt)
-        if fault is Fault.PERMANENT or left <= pause:
-            raise translate(error, call.script.name, self.where) from error
-        self.telemetry.count("retries", operation=call.script.name, fault=fault.value)
-        if not self.troubled:
-            self.troubled = True
-            _log.warning(
-                "Redis does not answer, trying again",
-                extra={
-                    "redis": self.where,
-                    "call": call.script.name,
-                    "why": str(error),
-                },
-            )
-        return pause
-
-    def fine(self) -> None:
-        """A call succeeded after trouble."""
-        self.troubled = False
-        _log.info("Redis answers again", extra={"redis": self.where})
 
 
 class _Lane(NamedTuple):
@@ -148,8 +70,8 @@ class AsyncExecutor:
     ) -> None:
         self._given = client
         self._lanes: dict[asyncio.AbstractEventLoop, dict[str, _Lane]] = {}
-        where = "the given client's server" if client else _place(settings.url)
-        self._policy = _Policy(
+        where = "the given client's server" if client else place(settings.url)
+        self._policy = Policy(
             settings, where=where, fake=is_fake(client), telemetry=telemetry
         )
         self._closed = False
@@ -261,17 +183,43 @@ class AsyncExecutor:
             await asyncio.sleep(pause)
             self.check_open()
 
+    async def wait(self, command: Command[T]) -> T:
+        """Send a command that waits, once, on connections of its own kind.
+
+        Raises:
+            RegistryError: As the tree in :mod:`redis_registry.errors` says.
+        """
+        lane, loop = self._lane("wait"), asyncio.get_running_loop()
+        secs = command.wait_secs + self._policy.settings.socket_timeout_secs
+        until = loop.time() + secs
+        try:
+            raw = await self._attempt(
+                lane, self._policy.waiting(command), until, loop, secs
+            )
+        except TimeoutError as error:
+            raise self._late(command, lane, secs) from error
+        except DRIVER_ERRORS as error:
+            if classify(error) is Fault.FOREIGN:
+                raise
+            raise translate(error, command.name, self.where) from error
+        if self._policy.fake and not raw:
+            await asyncio.sleep(min(command.wait_secs, FAKE_WAIT_SECS))
+        return command.read(raw)
+
     async def _attempt(
         self,
         lane: _Lane,
         command: Sequence[Any],
         until: float,
         loop: asyncio.AbstractEventLoop,
+        most_secs: float | None = None,
     ) -> Any:
         """Send a command once; one unanswered attempt leaves time for another."""
         task = asyncio.current_task()
         cancelled = task.cancelling() if task else 0
-        patience = loop.time() + self._policy.settings.socket_timeout_secs
+        patience = loop.time() + (
+            most_secs or self._policy.settings.socket_timeout_secs
+        )
         async with asyncio.timeout_at(min(until, patience)), lane.turns:
             raw = await lane.client.execute_command(*command)
         if task and task.cancelling() > cancelled:
@@ -279,8 +227,10 @@ class AsyncExecutor:
             raise asyncio.CancelledError
         return raw
 
-    def _late(self, call: Call[Any], lane: _Lane, secs: float) -> RegistryUnavailable:
-        what = f"{call.script.name}: Redis at {self.where} did not answer within {secs:g} s"
+    def _late(
+        self, call: Call[Any] | Command[Any], lane: _Lane, secs: float
+    ) -> RegistryUnavailable:
+        what = f"{call.name}: Redis at {self.where} did not answer within {secs:g} s"
         if lane.turns.locked():
             return PoolExhausted(
                 f"{what}, and as many calls as allowed were under way: raise max_connections "
@@ -321,8 +271,8 @@ class SyncExecutor:
         self._twin_of = twin_of
         self._clients: dict[str, SyncClient] = {}
         self._lock = threading.Lock()
-        where = "the given client's server" if twin_of else _place(settings.url)
-        self._policy = _Policy(
+        where = "the given client's server" if twin_of else place(settings.url)
+        self._policy = Policy(
             settings, where=where, fake=is_fake(twin_of), telemetry=telemetry
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from redis_registry.store.calls import Call, Operation
-from redis_registry.store.readers import READ_PAGE, Readers
+from redis_registry.store.calls import Call, Command, Operation
+from redis_registry.store.following import Following
+from redis_registry.store.readers import READ_PAGE
 from redis_registry.store.reserving import Reserving
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
 from redis_registry.store.writers import UNKNOWN, Writers
@@ -13,11 +14,12 @@ __all__ = [
     "SWEEP_PAGE",
     "UNKNOWN",
     "Call",
+    "Command",
     "Operation",
     "Operations",
     "Term",
 ]
 
 
-class Operations(Writers, Readers, Reserving, Sweeping):
+class Operations(Writers, Following, Reserving, Sweeping):
     """What workers, readers, those who reserve, and checkers do."""

@@ -30,11 +30,14 @@ from redis_registry.wire.keys import identity_of, identity_text
 __all__ = [
     "FORMAT",
     "READINESS",
+    "UNREADABLE",
     "decode_row",
     "decode_rows",
     "encode_load",
     "encode_spec",
     "member_of",
+    "merged_row",
+    "row_at_rest",
 ]
 
 FORMAT = 1
@@ -220,7 +223,36 @@ def decode_row(raw: bytes) -> ModelInstance:
     return _validate(fields, strict=True)
 
 
-_UNREADABLE = (
+_STATE, _HEALTH, _WHY, _LOAD, _OUT = 3, 4, 9, 10, 11
+"""Places in a row."""
+
+
+def row_at_rest(raw: bytes) -> bytes:
+    """A row that was judged by its deadline, as its record has it: healthy until it is flipped."""
+    parts = raw.split(b"|", _BEFORE_SPEC)
+    if parts[_STATE] == parts[_HEALTH]:
+        return raw
+    parts[_STATE] = parts[_HEALTH]
+    return b"|".join(parts)
+
+
+def merged_row(known: bytes, told: bytes, *, whole: bool) -> bytes:
+    """An event's row with what events leave out, from the row known before it.
+
+    Args:
+        known: The row before.
+        told: The event's: never with a load.
+        whole: Everything else is in it; a flip leaves out why it was (not) ready.
+    """
+    old, new = known.split(b"|", _BEFORE_SPEC), told.split(b"|", _BEFORE_SPEC)
+    if old[2] == new[2]:  # the same life
+        new[_LOAD] = old[_LOAD]
+        if not whole:
+            new[_WHY], new[_OUT] = old[_WHY], old[_OUT]
+    return b"|".join(new)
+
+
+UNREADABLE = (
     ValueError,
     KeyError,
     TypeError,
@@ -228,6 +260,7 @@ _UNREADABLE = (
     OSError,
     msgpack.UnpackException,
 )
+"""What decoding a row raises when the row is no row."""
 
 
 def decode_rows(rows: Sequence[bytes]) -> list[ModelInstance]:
@@ -240,7 +273,7 @@ def decode_rows(rows: Sequence[bytes]) -> list[ModelInstance]:
         return [decode_row(raw) for raw in rows]
     except FormatMismatch:
         raise
-    except _UNREADABLE:
+    except UNREADABLE:
         return _decode_readable(rows)
 
 
@@ -252,7 +285,7 @@ def _decode_readable(rows: Sequence[bytes]) -> list[ModelInstance]:
             found.append(decode_row(raw))
         except FormatMismatch:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             unreadable.append((raw, error))
     raw, error = unreadable[0]
     _log.warning(

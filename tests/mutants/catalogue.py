@@ -448,8 +448,8 @@ MUTANTS = [
         "the driver's exceptions leak",
         "promises/test_faults.py::test_a_wrong_password_is_tried_once_and_never_shown",
         (
-            EXECUTOR,
-            "raise translate(error, call.script.name, self.where) from error",
+            "redis_registry/store/retrying.py",
+            "raise translate(error, call.name, self.where) from error",
             "raise error",
         ),
     ),

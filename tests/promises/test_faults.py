@@ -230,7 +230,7 @@ COMMANDS = """
 +ping +evalsha +eval +info +time +hello +client|setname +client|setinfo +select
 +hmget +hset +hsetnx +hget +hgetall +hlen +hkeys +hrandfield +hdel +del +exists +pexpire +type
 +zadd +zrem +zremrangebyrank +zcard +zcount +zscore +zmscore
-+zrange +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrevrange
++zrange +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange +xread
 """.split()  # noqa: SIM905  one word a command, as the guide prints it
 
 
@@ -279,6 +279,12 @@ async def test_a_user_with_only_these_rights_can_do_everything(
         await bench.checkers[0]._release()
         await reserve_all_ways(registry)
         assert len(await registry.status()) == 1
+        async with registry.view() as view, registry.watch() as watch:
+            position = (await anext(watch)).position
+            assert len(view.instances()) > 0
+        await registry.send_heartbeat(instance(7777))
+        async with registry.watch(after=position) as watch:
+            assert (await anext(watch)).subject == "glm@llm:10.0.0.1:7777"
         raw.acl_setuser("app", enabled=True, commands=["-zadd"])
         with pytest.raises(AccessDenied, match="denies access"):
             await registry.send_heartbeat(instance(60))

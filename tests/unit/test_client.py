@@ -8,7 +8,7 @@ from redis import exceptions as driver
 from redis_registry import errors
 from redis_registry.settings import normal_url
 from redis_registry.store.client import Fault, classify, translate
-from redis_registry.store.executor import BACKOFF_MOST_SECS, backoff
+from redis_registry.store.retrying import BACKOFF_MOST_SECS, backoff
 
 CASES: list[tuple[Exception, Fault, type[errors.RegistryError]]] = [
     (driver.ConnectionError("reset"), Fault.UNKNOWN, errors.RegistryUnavailable),

@@ -10,6 +10,7 @@ import pytest
 
 from redis_registry import Load, ModelInstance, Readiness, RegistrySettings
 from redis_registry.store import operations as ops
+from redis_registry.store.following import Overdue
 from redis_registry.store.operations import Call, Operation, Operations, Term
 from redis_registry.store.reserving import Fleet
 from redis_registry.store.scripts import Script, load
@@ -112,6 +113,7 @@ REPLIES: dict[str, Any] = {
     "adopt": [],
     "reclaim": 0,
     "flights": [],
+    "overdue": Overdue(0, "e", 0, -1, 0, False, frozenset(), frozenset()),
 }
 
 
@@ -128,6 +130,8 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.sample(item.model_name),
         made.status(),
         made.sweep(3, "holder"),
+        made.overdue(3),
+        made.page(3, "glm@llm", None),
         made.ready(item, Readiness.DRAINING, "why"),
         made.heartbeats([item], [Load(in_flight=1)]),
         made.flip(term, [member], {"*": 1}),

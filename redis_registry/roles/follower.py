@@ -1,0 +1,388 @@
+"""A mirror of some models that stays true: read once, then told of every change by the tail.
+
+When changes may be missing it is read anew, beside the old one, which goes on serving until the
+new one is whole (promises R3 and R4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from redis_registry.core.mirror import Change, Mirror
+from redis_registry.errors import RegistryError
+from redis_registry.model import EPOCH
+from redis_registry.roles.copy_on_disk import DiskCopy, Saved
+from redis_registry.roles.tail import Lost, Place, Tail
+from redis_registry.store.executor import AsyncExecutor
+from redis_registry.store.following import Entry, Overdue, Page
+from redis_registry.store.operations import Operations
+from redis_registry.wire.keys import escape, partition_of
+
+__all__ = ["Follower", "Listener"]
+
+SPREAD_SECS = 0.5
+"""After a restart of Redis its readers read anew spread over this time."""
+
+BACKOFF_MOST_SECS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Who wants to hear of it; called on the tail's loop, and must return at once."""
+
+    def changed(self, change: Change) -> None:
+        """The next change of the mirror."""
+        ...
+
+    def resynced(self, partition: int, cause: str) -> None:
+        """A partition of the mirror was replaced as a whole."""
+        ...
+
+    def turned(self, models: set[str]) -> None:
+        """Models look different, without any change in Redis: a deadline has passed."""
+        ...
+
+    def ended(self) -> None:
+        """The registry was closed: there is no more to come."""
+        ...
+
+
+class Follower:
+    """Keeps a mirror of all models, or of some.
+
+    Args:
+        tail: Who tells of changes.
+        operations: How to read.
+        executor: How to run that.
+        models: Names; ``None``: all.
+        path: Where to keep a copy for a cold start; ``None``: nowhere.
+
+    Attributes:
+        mirror: What is known; readable from any thread.
+        synced: Whether it was ever whole.
+        shown: Whether there is anything to show: it was read, or was on disk.
+        source: Where that is from: ``redis``, ``disk`` or ``None``.
+        error: Why it is not, or why it can't be read anew.
+    """
+
+    def __init__(
+        self,
+        tail: Tail,
+        operations: Operations,
+        executor: AsyncExecutor,
+        models: frozenset[str] | None,
+        path: Path | None = None,
+    ) -> None:
+        self.mirror = Mirror()
+        self.synced = asyncio.Event()
+        self.shown = asyncio.Event()
+        self.models = models
+        self.path = path
+        self.listeners: list[Listener] = []
+        self.users = 0
+        self.tail = tail
+        self.source: str | None = None
+        self._error: RegistryError | None = None
+        self._operations = operations
+        self._executor = executor
+        self._starting: asyncio.Task[None] | None = None
+        self._fresh: dict[int, Mirror] = {}
+        self._syncs: dict[int, asyncio.Task[None]] = {}
+        self._whole: set[int] = set()
+        self._seen: dict[int, Place] = {}
+        self._homes: dict[int, list[str]] = {}
+        self._overdue: dict[int, frozenset[str]] = {}
+        self._clock: dict[int, tuple[int, float]] = {}
+        self._letting_go: dict[int, asyncio.TimerHandle] = {}
+        self._copy = (
+            None
+            if path is None
+            else DiskCopy(path, operations.settings.namespace, self._show, self._copied)
+        )
+        self._saving: asyncio.Task[None] | None = None
+        self._saved_at = 0.0
+
+    @property
+    def error(self) -> RegistryError | None:
+        """What is in the way at the moment."""
+        return self.tail.error or self._error
+
+    @property
+    def homes(self) -> list[int]:
+        """The partitions it follows, once they are known."""
+        return list(self._homes)
+
+    @property
+    def confirmed(self) -> float:
+        """When all of it was last known to be up to date (``time.monotonic``); 0: never."""
+        if not self._homes or not self.synced.is_set():
+            return 0.0
+        return min(self.tail.confirmed.get(home, 0.0) for home in self._homes)
+
+    @property
+    def places(self) -> list[Place]:
+        """How far each of its partitions has been read."""
+        return [self.tail.places[home] for home in self._homes]
+
+    def start(self) -> None:
+        """Begin, on the running loop."""
+        self.tail.add(self)
+        self._starting = asyncio.get_running_loop().create_task(
+            self._start(), name="redis-registry follower"
+        )
+
+    async def aclose(self) -> None:
+        """Stop."""
+        if self._copy is not None:
+            await self._copy.write()
+        await self.tail.remove(self)
+        begun = (self._starting, self._saving, *self._syncs.values())
+        tasks = [task for task in begun if task]
+        self._syncs.clear()
+        for timer in self._letting_go.values():
+            timer.cancel()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _start(self) -> None:
+        if self._copy is not None:
+            self._saving = asyncio.get_running_loop().create_task(
+                self._copy.run(), name="redis-registry copy on disk"
+            )
+        partitions = await self.tail.positioned()
+        if self.models is None:
+            homes = {home: [""] for home in range(partitions)}
+        else:
+            homes = dict[int, list[str]]()
+            for model in sorted(self.models):
+                home = partition_of(model, partitions)
+                homes.setdefault(home, []).append(escape(model))
+        self._homes = homes
+        for home in homes:
+            self.lost(home, Lost.BEGIN, self.tail.places[home])
+
+    # --- the copy on disk ---------------------------------------------------------------------
+
+    def _show(self, saved: Saved) -> None:
+        if self._whole:
+            return
+        for home, rows in saved.rows.items():
+            self.mirror.add(home, Page("", 0, self._wanted(rows), None))
+        self._saved_at = time.monotonic() - saved.age_secs
+        self.source = "disk"
+        self.shown.set()
+        _log.warning(
+            "a view begins with its snapshot on disk, until Redis answers",
+            extra={"path": str(self.path), "age_secs": round(saved.age_secs, 1)},
+        )
+
+    def _wanted(self, rows: Sequence[bytes]) -> list[bytes]:
+        if self.models is None:
+            return list(rows)
+        wanted = {escape(model).encode() for model in self.models}
+        return [row for row in rows if row.split(b":", 1)[0] in wanted]
+
+    def _copied(self) -> tuple[object, Saved] | None:
+        """What to write, with what tells it from another; ``None``: nothing worth it."""
+        if self.source != "redis":
+            return None
+        version = [(place.epoch, place.revision) for place in self.places]
+        return version, Saved(self.mirror.rows(), self.age_secs)
+
+    # --- what the tail tells ------------------------------------------------------------------
+
+    def take(self, entry: Entry) -> None:
+        """The next change of a partition."""
+        if not self.wants(entry):
+            return
+        fresh = self._fresh.get(entry.partition)
+        if fresh is not None:
+            fresh.apply(entry)
+        change = self.mirror.apply(entry)
+        if fresh is None:  # else the resync to come tells of it
+            for listener in list(self.listeners):
+                listener.changed(change)
+        elif change.model:
+            self._turn({change.model})
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether an entry is about what it follows."""
+        wanted = self._homes.get(entry.partition)
+        if wanted is None:
+            return False
+        if self.models is None or b":" not in entry.about.split(b"|", 1)[0]:
+            return True
+        return entry.about.split(b":", 1)[0].decode() in wanted
+
+    def lost(self, partition: int, cause: str, seen: Place) -> None:
+        """Changes are missing: read the partition anew."""
+        if partition not in self._homes:
+            return
+        self._seen.setdefault(partition, seen)
+        running = self._syncs.pop(partition, None)
+        if running is not None:
+            running.cancel()
+        self._fresh[partition] = Mirror(touched={})
+        self._syncs[partition] = asyncio.get_running_loop().create_task(
+            self._sync(partition, cause), name="redis-registry resync"
+        )
+
+    def judge(self, partition: int, overdue: Overdue) -> None:
+        """Who is overdue."""
+        self._clock[partition] = overdue.now_us, time.monotonic()
+        before = self._overdue.get(partition, frozenset())
+        self._overdue[partition] = overdue.members
+        if partition in self._homes and (before or overdue.members):
+            self._turn(self.mirror.silence(before, overdue.members))
+
+    def _turn(self, models: set[str]) -> None:
+        if models:
+            for listener in list(self.listeners):
+                listener.turned(models)
+
+    # --- reading anew -------------------------------------------------------------------------
+
+    async def _sync(self, partition: int, cause: str) -> None:
+        if cause == Lost.EPOCH:
+            await asyncio.sleep(random.uniform(0, SPREAD_SECS))  # noqa: S311  jitter
+        attempt = 0
+        while True:
+            try:
+                if await self._read(partition):
+                    gone = await self._removed(partition, cause)
+                    break
+            except RegistryError as error:
+                self._error = error
+            except Exception:  # noqa: BLE001  whatever it is, the old mirror goes on serving
+                _log.exception("reading a partition anew failed, trying again")
+            attempt += 1
+            most = min(BACKOFF_MOST_SECS, 0.05 * 2 ** min(attempt, 10))
+            await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
+            self._fresh[partition] = Mirror(touched={})
+        self._error = None
+        self._swap(partition, cause, gone)
+
+    async def _read(self, partition: int) -> bool:
+        """Read all pages; whether they fit together with what the tail tells."""
+        fresh = self._fresh[partition]
+        newest = self.tail.places[partition]
+        for model in self._homes[partition]:
+            after, more = None, True
+            while more:
+                page = await self._executor.run(
+                    self._operations.page(partition, model, after)
+                )
+                fresh.add(partition, page)
+                if page.epoch != newest.epoch:
+                    self.tail.hurry()
+                    return False
+                newest = Place(page.epoch, max(newest.revision, page.revision))
+                after, more = page.after, page.after is not None
+        return await self.tail.reached(partition, newest)
+
+    async def _removed(self, partition: int, cause: str) -> set[str]:
+        """Whose removal is among the events not seen, as far as there still are any.
+
+        After a restart or a failover the stream mostly goes on where it was; after a flush it
+        begins anew.
+        """
+        gone: set[str] = set()
+        seen, before = self._seen[partition], None
+        while cause == Lost.EPOCH:
+            page = await self._executor.wait(self._operations.newest(partition, before))
+            for entry in page:
+                if entry.epoch == seen.epoch and entry.revision <= seen.revision:
+                    return gone
+                identity = Mirror.removed(entry)
+                if identity is not None:
+                    gone.add(identity)
+            if not page:
+                break
+            before = page[-1].revision
+        return gone
+
+    def _swap(self, partition: int, cause: str, gone: set[str]) -> None:
+        """The new mirror is whole: from here on it serves."""
+        fresh = self._fresh.pop(partition)
+        del self._syncs[partition], self._seen[partition]
+        keep_secs = self._keep_secs(partition, fresh, cause)
+        gone |= (fresh.touched or {}).keys()
+        changed = self.mirror.take_over(partition, fresh, keep=keep_secs > 0, gone=gone)
+        self.mirror.silence((), self._overdue.get(partition, ()))
+        self._whole.add(partition)
+        if keep_secs:
+            self._keep(partition, keep_secs)
+        if self._whole >= set(self._homes):
+            self.source = "redis"
+            self.synced.set()
+            self.shown.set()
+        for listener in list(self.listeners):
+            listener.resynced(partition, cause)
+        self._turn(changed)
+
+    def _keep_secs(self, partition: int, fresh: Mirror, cause: str) -> float:
+        """How long to go on showing what has vanished without a reason (promise R4).
+
+        After a restart, a failover or a flush living workers are back within two heartbeats:
+        until an epoch is one timeout old, an absence says nothing. Later a snapshot is to be
+        believed, unless nobody at all is left: that must last for two heartbeats.
+        """
+        timeout = self._operations.settings.heartbeat_timeout_secs
+        if cause == Lost.EPOCH or self.source == "disk":
+            born_us = int(self.tail.places[partition].epoch.rpartition("-")[2])
+            born = EPOCH + timedelta(microseconds=born_us)
+            young_secs = timeout - (self.now(partition) - born).total_seconds()
+            if young_secs > 0:
+                return young_secs
+        was = any(item.healthy for item in self.mirror.held(partition))
+        return timeout * 2 / 3 if was and not fresh.models else 0.0
+
+    def _keep(self, partition: int, secs: float) -> None:
+        timer = self._letting_go.pop(partition, None)
+        if timer is not None:
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._letting_go[partition] = loop.call_later(secs, self._let_go, partition)
+
+    def _let_go(self, partition: int) -> None:
+        gone = self.mirror.let_go(partition)
+        if gone:
+            _log.warning(
+                "instances that Redis has lost did not come back, forgotten here too",
+                extra={"models": sorted(gone)},
+            )
+        self._turn(gone)
+
+    async def ready(self, within_secs: float) -> bool:
+        """Wait until it is whole; whether that came to pass."""
+        try:
+            async with asyncio.timeout(within_secs):
+                await self.synced.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def reading(self, partition: int) -> bool:
+        """Whether a partition is being read anew at the moment."""
+        return partition in self._fresh
+
+    def now(self, partition: int) -> datetime:
+        """Redis's clock, as far as it is known."""
+        then_us, heard = self._clock.get(partition, (0, time.monotonic()))
+        return EPOCH + timedelta(microseconds=then_us, seconds=time.monotonic() - heard)
+
+    @property
+    def age_secs(self) -> float:
+        """Since when it may be out of date, in seconds; infinite before it was ever whole."""
+        confirmed = self._saved_at if self.source == "disk" else self.confirmed
+        return time.monotonic() - confirmed if confirmed else float("inf")

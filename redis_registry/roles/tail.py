@@ -1,0 +1,261 @@
+"""The one connection that waits for news, for all watches and views of an event loop.
+
+It reads the streams of all partitions with one blocking command, sees to it that no revision is
+missing, and asks at least once a second who is overdue. What it finds goes to its followers at
+once, in order. Where revisions are missing, or the epoch is another one, they are told to read
+anew: there is no silent gap (promise R2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from redis_registry.errors import RegistryError
+from redis_registry.store.executor import AsyncExecutor
+from redis_registry.store.following import Entry, Overdue
+from redis_registry.store.operations import Operations
+
+__all__ = ["Lost", "Place", "Tail", "TailFollower"]
+
+CHECK_SECS = 1.0
+"""How often to ask who is overdue, at least; a silent connection is found out as fast."""
+
+CHECK_LEAST_SECS = 0.02
+"""How often at most, when deadlines pass in a row."""
+
+BACKOFF_MOST_SECS = 2.0
+"""Longest wait before another attempt; 200 readers then come back spread over 2 s."""
+
+_log = logging.getLogger(__name__)
+
+
+class Lost:
+    """Why what was known is to be read anew."""
+
+    BEGIN = "begin"
+    TRIMMED = "trimmed"
+    EPOCH = "new epoch"
+    SLOW = "slow consumer"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a partition's stream has been read.
+
+    Attributes:
+        epoch: In which epoch.
+        revision: The newest change read.
+    """
+
+    epoch: str
+    revision: int
+
+
+class TailFollower(Protocol):
+    """What a tail tells its followers; all of it at once, on its loop."""
+
+    def take(self, entry: Entry) -> None:
+        """The next change."""
+        ...
+
+    def lost(self, partition: int, cause: str, seen: Place) -> None:
+        """There are changes after ``seen`` that nobody will be told of: read anew."""
+        ...
+
+    def judge(self, partition: int, overdue: Overdue) -> None:
+        """Who is overdue at this moment."""
+        ...
+
+
+class Tail:
+    """Reads what changes, for ever, whatever Redis does.
+
+    Args:
+        operations: What to run.
+        executor: How to run it.
+
+    Attributes:
+        places: How far each partition has been read; empty before the first answer.
+        confirmed: When each partition was last known to be up to date (``time.monotonic``).
+        error: Why it does not get on at the moment.
+    """
+
+    def __init__(self, operations: Operations, executor: AsyncExecutor) -> None:
+        self.places: dict[int, Place] = {}
+        self.confirmed: dict[int, float] = {}
+        self.error: RegistryError | None = None
+        self._operations = operations
+        self._executor = executor
+        self._followers: list[TailFollower] = []
+        self._task: asyncio.Task[None] | None = None
+        self._moved = asyncio.Event()
+        self._ahead: dict[int, int] = {}
+        self._next_check = 0.0
+
+    def add(self, follower: TailFollower) -> None:
+        """Begin to tell somebody; the first one starts the tail on the running loop."""
+        self._followers.append(follower)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(), name="redis-registry tail"
+            )
+
+    async def remove(self, follower: TailFollower) -> None:
+        """Stop telling somebody; the last one stops the tail."""
+        if follower in self._followers:
+            self._followers.remove(follower)
+        if not self._followers:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop."""
+        task, self._task = self._task, None
+        self._followers.clear()
+        self.places.clear()
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def positioned(self) -> int:
+        """Wait until it knows where it is; the number of partitions."""
+        while not self.places:
+            await self.moved()
+        return len(self.places)
+
+    async def reached(self, partition: int, place: Place) -> bool:
+        """Wait until it has read that far; ``False``: it is in another epoch by now."""
+        self.hurry()
+        while True:
+            here = self.places[partition]
+            if here.epoch != place.epoch:
+                return False
+            if here.revision >= place.revision:
+                return True
+            await self.moved()
+
+    async def moved(self) -> None:
+        """Wait until something was read."""
+        await self._moved.wait()
+
+    def hurry(self) -> None:
+        """Have the next look at the partitions soon."""
+        self._next_check = 0.0
+
+    async def _run(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._follow()
+            except RegistryError as error:
+                attempt = attempt + 1 if self.error else 0
+                if self.error is None:
+                    _log.warning(
+                        "can't follow the registry, trying again; views keep what they know",
+                        extra={"redis": self._executor.where, "why": str(error)},
+                    )
+                self.error = error
+            except Exception:  # noqa: BLE001  a follower's mistake must not end the rest
+                _log.exception("following the registry failed, trying again")
+                attempt += 1
+            self._tell_moved()
+            most = min(BACKOFF_MOST_SECS, 0.05 * 2 ** min(attempt, 10))
+            await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
+
+    async def _follow(self) -> None:
+        partitions = await self._executor.run(self._operations.join())
+        while True:
+            for partition in range(partitions):
+                await self._check(partition)
+            if self.error is not None:
+                self.error = None
+                _log.info(
+                    "following the registry again",
+                    extra={"redis": self._executor.where},
+                )
+            self._tell_moved()
+            left = CHECK_LEAST_SECS
+            while left > 0:
+                after = {p: place.revision for p, place in self.places.items()}
+                waiting = self._operations.tail(after, min(left, CHECK_SECS))
+                self._dispatch(await self._executor.wait(waiting))
+                left = self._next_check - time.monotonic()
+
+    async def _check(self, partition: int) -> None:
+        """Ask where a partition stands and who of it is overdue."""
+        if partition == 0:
+            self._next_check = time.monotonic() + CHECK_SECS
+        asked = time.monotonic()
+        found = await self._executor.run(
+            self._operations.overdue(partition), deadline_secs=CHECK_SECS
+        )
+        here = self.places.get(partition)
+        self._ahead.pop(partition, None)
+        if here is None:
+            self.places[partition] = Place(found.epoch, found.revision)
+            self.confirmed[partition] = asked
+        elif here.epoch != found.epoch or here.revision > found.revision:
+            self._lose(partition, Place(found.epoch, found.revision), Lost.EPOCH)
+        elif here.revision < found.revision:
+            self._ahead[partition] = found.revision
+        else:
+            self.confirmed[partition] = asked
+        for follower in list(self._followers):
+            follower.judge(partition, found)
+        if found.members:  # a heartbeat brings them back, and that is no event
+            self.hurry_in(self._operations.settings.heartbeat_timeout_secs / 10)
+        if found.wait_us >= 0:
+            self.hurry_in(found.wait_us / 1_000_000 + 0.001)
+
+    def hurry_in(self, secs: float) -> None:
+        """Have the next look in that time at the latest."""
+        secs = max(secs, CHECK_LEAST_SECS)
+        self._next_check = min(self._next_check, time.monotonic() + secs)
+
+    def _dispatch(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._take(entry)
+        if not entries:
+            self._miss_what_is_ahead()
+        now = time.monotonic()
+        for partition, place in self.places.items():
+            if place.revision >= self._ahead.get(partition, 0):
+                self.confirmed[partition] = now
+        self._tell_moved()
+
+    def _take(self, entry: Entry) -> None:
+        here = self.places[entry.partition]
+        place = Place(entry.epoch, entry.revision)
+        if place.epoch != here.epoch:
+            self._lose(entry.partition, place, Lost.EPOCH)
+        elif place.revision != here.revision + 1:
+            self._lose(entry.partition, place, Lost.TRIMMED)
+        else:
+            self.places[entry.partition] = place
+            for follower in list(self._followers):
+                follower.take(entry)
+
+    def _miss_what_is_ahead(self) -> None:
+        """Nothing came: then what is known to have happened can't be read any more."""
+        for partition, revision in self._ahead.items():
+            here = self.places[partition]
+            if here.revision < revision:
+                self._lose(partition, Place(here.epoch, revision), Lost.TRIMMED)
+
+    def _lose(self, partition: int, place: Place, cause: str) -> None:
+        _log.info(
+            "changes are missing, reading the partition anew",
+            extra={"partition": partition, "cause": cause, "revision": place.revision},
+        )
+        seen, self.places[partition] = self.places[partition], place
+        for follower in list(self._followers):
+            follower.lost(partition, cause, seen)
+
+    def _tell_moved(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()

@@ -1,0 +1,234 @@
+"""A reader's local copy: answers from memory, says how fresh it is, outlives Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from redis_registry.core.events import position_text
+from redis_registry.core.mirror import Change, Snapshot
+from redis_registry.errors import RegistryClosed, RegistryUnavailable
+from redis_registry.model import ModelInstance
+from redis_registry.roles.follower import Follower
+from redis_registry.roles.hub import Hub, Scope
+from redis_registry.selection import pick
+
+__all__ = ["STALE_SECS", "View", "ViewReads"]
+
+STALE_SECS = 3.0
+"""A view that has not been confirmed for so long calls itself stale; it usually is every second."""
+
+DISK_PATIENCE_SECS = 1.0
+"""How long Redis is given to answer before a snapshot on disk will do."""
+
+_log = logging.getLogger(__name__)
+
+Changed = Callable[[frozenset[str]], None]
+
+
+class ViewReads:
+    """What a view answers; from memory, in any thread.
+
+    Args:
+        hub: Gives the hub of the loop that it follows on.
+        scope: Names of models; ``None``: all.
+        path: Where to keep a copy for a cold start without Redis; ``None``: nowhere.
+        wait_secs: How long entering waits for the first snapshot.
+    """
+
+    def __init__(
+        self,
+        hub: Callable[[], Hub],
+        scope: Scope,
+        *,
+        path: Path | None,
+        wait_secs: float,
+    ) -> None:
+        self.scope = scope
+        self._make_hub = hub
+        self._hub: Hub | None = None
+        self._path = path
+        self._wait_secs = wait_secs
+        self._follower: Follower | None = None
+        self._callbacks: list[Changed] = []
+        self._dirty: set[str] = set()
+
+    @property
+    def _live(self) -> Follower:
+        if self._follower is None:
+            msg = "the view is not open: use it inside its with block"
+            raise RegistryClosed(msg)
+        return self._follower
+
+    def snapshot(self, model_name: str) -> Snapshot:
+        """All instances of a model at this moment; the same object while nothing changes."""
+        return self._live.mirror.snapshot(model_name)
+
+    def instances(self, model_name: str | None = None) -> tuple[ModelInstance, ...]:
+        """All instances of a model (or of all models), unhealthy ones too.
+
+        They are shared with every other reader of this process: don't change them.
+
+        Args:
+            model_name: Exact name; an unknown one has no instances.
+        """
+        if model_name is None:
+            return tuple(self._live.mirror.all())
+        return self.snapshot(model_name).instances
+
+    def select(self, model_name: str) -> ModelInstance | None:
+        """One instance that may take new work; ``None`` if there is none."""
+        return pick(self.snapshot(model_name).instances)
+
+    def models(self) -> list[str]:
+        """Names of all models with an instance, in alphabetical order."""
+        return sorted(self._live.mirror.models)
+
+    @property
+    def staleness_secs(self) -> float:
+        """Since when the view may be out of date, in seconds.
+
+        Redis is asked every second, so it mostly lies below one. From a snapshot on disk: since
+        that was written, by this host's clock. Infinite while it knows nothing.
+        """
+        return self._live.age_secs
+
+    @property
+    def stale(self) -> bool:
+        """Whether it has not been confirmed for 3 s: Redis is away, or does not answer."""
+        return self.staleness_secs > STALE_SECS
+
+    @property
+    def source(self) -> str | None:
+        """Where its content is from: ``redis``, ``disk``, or ``None`` when there is none yet."""
+        return self._live.source
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it is stale; ``None``: nothing is in the way."""
+        return self._live.error
+
+    @property
+    def revision(self) -> int:
+        """Number of the newest change in it; of several partitions, their sum."""
+        return sum(place.revision for place in self._live.places)
+
+    @property
+    def position(self) -> str:
+        """Epoch and revision of each partition; a watch of the same models resumes there."""
+        return position_text([(p.epoch, p.revision) for p in self._live.places])
+
+    def on_change(self, callback: Changed) -> Callable[[], None]:
+        """Have a function called with the names of the models that have changed.
+
+        It is called on the view's event loop (of a view for threads, in its thread), and must
+        not block. What it raises is logged.
+
+        Returns:
+            A function that ends it.
+        """
+        self._callbacks.append(callback)
+
+        def end() -> None:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+
+        return end
+
+    # --- what the follower tells --------------------------------------------------------------
+
+    def changed(self, change: Change) -> None:
+        """A change of the mirror."""
+        if change.model:
+            self.turned({change.model})
+
+    def resynced(self, partition: int, cause: str) -> None:
+        """A partition was read anew; which models that concerns is told apart."""
+
+    def turned(self, models: set[str]) -> None:
+        """Models look different: callbacks are called once for all that come together."""
+        if not self._callbacks:
+            return
+        if not self._dirty:
+            asyncio.get_running_loop().call_soon(self._call_back)
+        self._dirty |= models
+
+    def ended(self) -> None:
+        """The registry was closed: it shows what it knows, and calls itself stale."""
+
+    def _call_back(self) -> None:
+        models, self._dirty = frozenset(self._dirty), set()
+        for callback in list(self._callbacks):
+            try:
+                callback(models)
+            except Exception:  # noqa: BLE001  theirs must not end ours
+                _log.exception("a view's on_change callback failed")
+
+    # --- on the loop that it follows on -------------------------------------------------------
+
+    async def _open(self) -> None:
+        """Begin to follow, and wait until there is something to show."""
+        self._hub = self._make_hub()
+        self._follower = self._hub.follow(self.scope, self._path)
+        self._follower.listeners.append(self)
+        try:
+            await self._ready(self._wait_secs)
+        except BaseException:
+            await self._close()
+            raise
+
+    async def _ready(self, within_secs: float | None) -> None:
+        secs = self._wait_secs if within_secs is None else within_secs
+        follower = self._live
+        patience = min(secs, DISK_PATIENCE_SECS) if self._path else secs
+        if secs == 0 or await follower.ready(patience) or follower.shown.is_set():
+            return
+        if await follower.ready(secs - patience):
+            return
+        cause = follower.error
+        if cause is not None and not isinstance(cause, RegistryUnavailable):
+            raise cause
+        msg = (
+            f"the view has nothing to show after {secs:g} s: {cause or 'no answer yet'}. "
+            "Give a snapshot path to begin without Redis, or wait_secs=0 to go on without"
+        )
+        raise RegistryUnavailable(msg) from cause
+
+    async def _close(self) -> None:
+        follower, self._follower = self._follower, None
+        hub, self._hub = self._hub, None
+        if follower is not None and hub is not None:
+            follower.listeners.remove(self)
+            await hub.leave(follower)
+
+
+class View(ViewReads):
+    """A view for event loops; open inside its ``async with`` block."""
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._close()
+
+    async def ready(self, within_secs: float | None = None) -> None:
+        """Wait until there is something to show: read from Redis, or without Redis from disk.
+
+        Args:
+            within_secs: Longest wait; ``None``: as long as entering waits. 0: no wait, no error.
+
+        Raises:
+            RegistryUnavailable: Neither Redis nor a snapshot on disk had anything in time.
+            RegistryError: What Redis says against it.
+        """
+        await self._ready(within_secs)

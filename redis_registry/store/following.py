@@ -1,0 +1,180 @@
+"""What those do who follow the changes: read a snapshot, wait for events, ask who is overdue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from redis_registry.store.calls import Call, Command, Operation
+from redis_registry.store.readers import Readers
+
+__all__ = ["EVENTS_PAGE", "Entry", "Following", "Overdue", "Page"]
+
+EVENTS_PAGE = 1000
+"""Events read per call."""
+
+OVERDUE_PAGE = 1000
+
+
+class Entry(NamedTuple):
+    """One entry of a partition's stream, as it lies there.
+
+    Attributes:
+        partition: Which partition's.
+        revision: Number of the change.
+        head: ``epoch|kind|cause|actor|at``.
+        about: The row, or a subject.
+    """
+
+    partition: int
+    revision: int
+    head: bytes
+    about: bytes
+
+    @property
+    def epoch(self) -> str:
+        """The epoch it was written in."""
+        return self.head.split(b"|", 1)[0].decode()
+
+
+class Overdue(NamedTuple):
+    """Answer of ``overdue.lua``.
+
+    Attributes:
+        now_us: Redis's clock.
+        epoch: The partition's.
+        revision: Number of the newest change.
+        wait_us: Until the next deadline; -1: there is none.
+        recovering_until_us: End of the recovery; 0: none.
+        more: There are more overdue than this page.
+        held: Scopes in which the guard holds flips back.
+        members: Overdue members that are not protected.
+    """
+
+    now_us: int
+    epoch: str
+    revision: int
+    wait_us: int
+    recovering_until_us: int
+    more: bool
+    held: frozenset[str]
+    members: frozenset[str]
+
+
+class Page(NamedTuple):
+    """A page of a snapshot.
+
+    Attributes:
+        epoch: The epoch it was read in.
+        revision: It holds every change up to this one.
+        rows: The rows.
+        after: Where to go on; ``None``: it was the last.
+    """
+
+    epoch: str
+    revision: int
+    rows: Sequence[bytes]
+    after: tuple[bytes, bytes] | None
+
+
+def _read_overdue(reply: list[Any]) -> Overdue:
+    held, members = (
+        frozenset(item.decode(errors="surrogateescape") for item in reply[i])
+        for i in (6, 7)
+    )
+    now, epoch, revision, wait, recovering, more = reply[:6]
+    return Overdue(
+        now, epoch.decode(), revision, wait, int(recovering), bool(more), held, members
+    )
+
+
+def _pairs(reply: Any) -> Any:
+    """A map of Redis, which drivers give as a dictionary or as a list of pairs."""
+    return reply.items() if isinstance(reply, dict) else reply or ()  # pyright: ignore[reportUnknownVariableType]
+
+
+def _read_entries(partition: int, entries: Any) -> list[Entry]:
+    found: list[Entry] = []
+    for entry_id, fields in entries:
+        pairs: Any = [fields] if isinstance(fields, list) else _pairs(fields)
+        ((head, about),) = pairs
+        found.append(Entry(partition, int(entry_id.split(b"-")[0]), head, about))
+    return found
+
+
+class Following(Readers):
+    """Operations of watches and views."""
+
+    def join(self) -> Operation[int]:
+        """The number of partitions."""
+        return (yield from self._join())
+
+    def overdue(self, partition: int) -> Operation[Overdue]:
+        """Who is overdue, all of them, and where the partition stands."""
+        offset, found = 0, list[str]()
+        while True:
+            call: Call[Overdue] = self._call(
+                "overdue", partition, [str(offset), str(OVERDUE_PAGE)], _read_overdue
+            )
+            (reply,) = yield [call]
+            found.extend(reply.members)
+            if not reply.more:
+                return reply._replace(members=frozenset(found))
+            offset += OVERDUE_PAGE
+
+    def page(
+        self, partition: int, model: str, after: tuple[bytes, bytes] | None
+    ) -> Operation[Page]:
+        """A page of all instances of a partition, or of one model (given escaped)."""
+        (reply,) = yield [
+            self._read(
+                partition, model, healthy_only=False, after=after or (b"0", b"0")
+            )
+        ]
+        more, model_after, instance_after, revision, epoch = reply[:5]
+        rest = (model_after, instance_after) if more else None
+        return Page(epoch.decode(), int(revision), reply[5:], rest)
+
+    def tail(
+        self, after: Mapping[int, int], block_secs: float
+    ) -> Command[Sequence[Entry]]:
+        """Wait for events after a revision of each partition."""
+        keys = [self.keys(partition).named("events") for partition in after]
+        partition_of = {
+            key.encode(): partition for key, partition in zip(keys, after, strict=True)
+        }
+
+        def read(reply: Any) -> list[Entry]:
+            return [
+                entry
+                for key, entries in _pairs(reply)
+                for entry in _read_entries(partition_of[key], entries)
+            ]
+
+        ids = [f"{revision}-0" for revision in after.values()]
+        return Command(
+            ["XREAD", "COUNT", EVENTS_PAGE, "STREAMS", *keys, *ids],
+            keys,
+            read,
+            wait_secs=block_secs,
+        )
+
+    def newest(self, partition: int, before: int | None) -> Command[Sequence[Entry]]:
+        """A page of events, the newest first, before a revision; ``None``: from the end."""
+        key = self.keys(partition).named("events")
+
+        def read(reply: Any) -> list[Entry]:
+            return _read_entries(partition, reply or [])
+
+        last = "+" if before is None else f"({before}-0"
+        return Command(["XREVRANGE", key, last, "-", "COUNT", EVENTS_PAGE], [key], read)
+
+    def history(self, partition: int, after: int) -> Command[Sequence[Entry]]:
+        """A page of events after a revision."""
+        key = self.keys(partition).named("events")
+
+        def read(reply: Any) -> list[Entry]:
+            return _read_entries(partition, reply or [])
+
+        words = ["XRANGE", key, f"({after}-0", "+", "COUNT", EVENTS_PAGE]
+        return Command(words, [key], read)

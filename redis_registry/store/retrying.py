@@ -1,0 +1,110 @@
+"""What both executors do about a failed call: whether, when and how to make it again."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis_registry.settings import RegistrySettings
+from redis_registry.store.calls import Call, Command
+from redis_registry.store.client import Fault, classify, translate
+from redis_registry.store.scripts import Script
+from redis_registry.telemetry import Telemetry
+
+__all__ = ["Policy", "backoff", "place"]
+
+_log = logging.getLogger(__name__)
+
+BACKOFF_FIRST_SECS = 0.02
+BACKOFF_MOST_SECS = 0.5
+
+
+def backoff(attempt: int) -> float:
+    """Full jitter: anything up to 20 ms doubled per attempt, at most 0.5 s."""
+    most = min(BACKOFF_MOST_SECS, BACKOFF_FIRST_SECS * 2 ** min(attempt, 10))
+    return random.uniform(0, most)  # noqa: S311  not a secret
+
+
+def place(url: str) -> str:
+    """Where a URL points, without the password."""
+    parts = urlsplit(url)
+    if parts.hostname is None:
+        return parts.path or "?"
+    return f"{parts.hostname}:{parts.port or 6379}"
+
+
+class Policy:
+    """What both executors do about a failure; no I/O."""
+
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        *,
+        where: str,
+        fake: bool,
+        telemetry: Telemetry,
+    ) -> None:
+        self.settings = settings
+        self.where = where
+        self.telemetry = telemetry
+        self.troubled = False
+        self.fake = fake
+        self._plain: dict[str, Script] = {}
+
+    def script(self, call: Call[Any]) -> Script:
+        """What to run; fakeredis takes no ``#!lua`` line."""
+        if not self.fake:
+            return call.script
+        plain = self._plain.get(call.script.name)
+        if plain is None:
+            plain = self._plain[call.script.name] = call.script.without_shebang()
+        return plain
+
+    def command(self, call: Call[Any], *, whole: bool) -> list[Any]:
+        """The words to send, with the script's text or its digest."""
+        script = self.script(call)
+        head = ["EVAL", script.text] if whole else ["EVALSHA", script.sha]
+        return [*head, len(call.keys), *call.keys, *call.args]
+
+    def waiting(self, command: Command[Any]) -> list[Any]:
+        """The words of a command that may wait; fakeredis's waits outlive their cancellation."""
+        first, *rest = command.words
+        if self.fake or not command.wait_secs:
+            return [first, *rest]
+        return [first, "BLOCK", max(1, int(command.wait_secs * 1000)), *rest]
+
+    def verdict(
+        self,
+        error: Exception,
+        call: Call[Any] | Command[Any],
+        attempt: int,
+        left: float,
+    ) -> float:
+        """How long to wait before the next attempt; raises when there is to be none."""
+        fault = classify(error)
+        if fault is Fault.NO_SCRIPT:
+            return 0.0
+        if fault is Fault.FOREIGN:
+            raise error
+        pause = backoff(attempt)
+        if fault is Fault.PERMANENT or left <= pause:
+            raise translate(error, call.name, self.where) from error
+        self.telemetry.count("retries", operation=call.name, fault=fault.value)
+        if not self.troubled:
+            self.troubled = True
+            _log.warning(
+                "Redis does not answer, trying again",
+                extra={
+                    "redis": self.where,
+                    "call": call.name,
+                    "why": str(error),
+                },
+            )
+        return pause
+
+    def fine(self) -> None:
+        """A call succeeded after trouble."""
+        self.troubled = False
+        _log.info("Redis answers again", extra={"redis": self.where})

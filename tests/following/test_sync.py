@@ -1,0 +1,114 @@
+"""Views and watches of the sync face: the same, for threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from redis_registry import (
+    Kind,
+    RedisModelRegistry,
+    RegistryClosed,
+    SyncModelRegistry,
+    Watch,
+)
+from tests.conftest import FAST, Server
+from tests.helpers import instance, instances, wait_for
+
+MODEL = "glm@llm"
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    yield
+    left = [t for t in threading.enumerate() if "redis-registry views" in t.name]
+    assert not left
+
+
+def test_a_view_answers_any_thread(sync_registry: SyncModelRegistry) -> None:
+    sync_registry.register_instance(instance(1))
+    heard: list[frozenset[str]] = []
+    with sync_registry.view() as view:
+        view.on_change(heard.append)
+        assert [item.port for item in view.instances(MODEL)] == [1]
+        sync_registry.send_heartbeats(instances(5))
+        wait_for(lambda: len(view.instances(MODEL)) == 5, "all are seen")
+        assert view.select(MODEL) in view.instances(MODEL)
+        assert view.staleness_secs < 3
+        view.ready()
+    assert frozenset({MODEL}) in heard
+
+
+def test_readers_of_other_threads_never_see_it_torn(server: Server) -> None:
+    """One thread changes, the view's writes, and four read all the time."""
+    with SyncModelRegistry.from_url(server.url, **FAST) as registry:
+        registry.send_heartbeats(instances(50))
+        stop, wrong = threading.Event(), list[object]()
+
+        def read() -> None:
+            while not stop.is_set():
+                try:
+                    count = len(view.instances(MODEL))
+                    if not 50 <= count <= 150:
+                        wrong.append(count)
+                    view.models()
+                except Exception as error:  # noqa: BLE001  any would be wrong
+                    wrong.append(error)
+
+        with registry.view() as view:
+            readers = [threading.Thread(target=read) for _ in range(4)]
+            for reader in readers:
+                reader.start()
+            for port in range(51, 151):
+                registry.register_instance(instance(port))
+            wait_for(lambda: len(view.instances(MODEL)) == 150, "all are seen")
+            stop.set()
+            for reader in readers:
+                reader.join()
+        assert not wrong
+
+
+def test_a_watch_is_an_iterator_that_resumes(sync_registry: SyncModelRegistry) -> None:
+    with sync_registry.watch() as watch:
+        assert next(watch).kind is Kind.RESYNC
+        sync_registry.register_instance(instance(1))
+        assert next(watch).kind is Kind.REGISTERED
+        position = watch.position
+    sync_registry.deregister_instance(instance(1))
+    with sync_registry.watch(after=position) as watch:
+        assert next(watch).kind is Kind.DEREGISTERED
+
+
+def test_closing_from_another_thread_ends_a_watch(server: Server) -> None:
+    registry = SyncModelRegistry.from_url(server.url, **FAST)
+    watch = registry.watch()
+    assert next(watch).kind is Kind.RESYNC
+    ended = list[BaseException]()
+
+    def follow() -> None:
+        try:
+            for _ in watch:
+                pass
+        except BaseException as error:  # noqa: BLE001  whatever it was
+            ended.append(error)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    registry.close()
+    thread.join(5)
+    assert isinstance(ended[0], RegistryClosed)
+    with pytest.raises(RegistryClosed):
+        next(watch)
+    watch.close()
+
+
+async def test_both_faces_have_the_same_arguments() -> None:
+    for name in ("watch", "view"):
+        mine = getattr(RedisModelRegistry, name).__annotations__
+        twin = getattr(SyncModelRegistry, name).__annotations__
+        assert {k: v for k, v in mine.items() if k != "return"} == {
+            k: v for k, v in twin.items() if k != "return"
+        }
+    assert Watch.__doc__

@@ -1,0 +1,326 @@
+"""Views: answers from memory that converge, say how fresh they are, and outlive Redis (R3, R4)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redis_registry import (
+    Health,
+    InvalidInstance,
+    ModelInstance,
+    Readiness,
+    RedisModelRegistry,
+    RegistryClosed,
+    RegistryUnavailable,
+    View,
+)
+from redis_registry.embedded import EmbeddedServer
+from tests.conftest import FAST, SLOW, Bench, Server
+from tests.following.test_watch import until_view
+from tests.helpers import connect, instance, instances
+
+MODEL = "glm@llm"
+
+
+def ports(view: View, model: str = MODEL) -> list[int]:
+    return [item.port for item in view.instances(model)]
+
+
+def states(view: View) -> dict[int, str]:
+    return {item.port: str(item.state) for item in view.instances(MODEL)}
+
+
+async def test_it_shows_what_there_is_and_what_changes(
+    registry: RedisModelRegistry,
+) -> None:
+    for item in instances(3):
+        await registry.register_instance(item)
+    async with registry.view() as view:
+        assert ports(view) == [1, 2, 3]
+        await registry.register_instance(instance(4, "other"))
+        await until_view(lambda: ports(view, "other") == [4], "a new model is seen")
+        await registry.set_readiness(instance(1), Readiness.NOT_READY, "busy")
+        await until_view(lambda: not view.instances(MODEL)[0].ready, "not ready")
+        await registry.deregister_instance(instance(2, remove_from_registry=True))
+        await until_view(lambda: ports(view) == [1, 3], "a removed one is gone")
+        assert view.models() == [MODEL, "other"]
+        assert view.instances("no such") == ()
+        assert view.staleness_secs < 3
+        assert not view.stale
+        assert (view.source, view.error) == ("redis", None)
+
+
+async def test_a_snapshot_is_the_same_object_until_its_model_changes(
+    real: RedisModelRegistry,
+) -> None:
+    await real.register_instance(instance(1))
+    await real.register_instance(instance(2, "other"))
+    async with real.view() as view:
+        mine, others = view.snapshot(MODEL), view.snapshot("other")
+        assert view.snapshot(MODEL) is mine
+        await real.register_instance(instance(3))
+        await until_view(lambda: len(ports(view)) == 2, "it is seen")
+        assert view.snapshot("other") is others
+        assert len(mine.instances) == 1
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_it_equals_a_read_after_anything(server: Server, partitions: int) -> None:
+    async with RedisModelRegistry.from_url(
+        server.url, run_checker=False, namespace="eq", partitions=partitions, **FAST
+    ) as registry:
+        names = [f"m{n}:|" for n in range(5)]
+        crowd = [instance(p, n, metadata={"p": p}) for n in names for p in range(1, 9)]
+        await registry.send_heartbeats(crowd)
+        async with registry.view() as view, registry.view(names[:2]) as some:
+            for item in crowd[::3]:
+                await registry.deregister_instance(item)
+            for item in crowd[1::5]:
+                await registry.set_readiness(item, Readiness.DRAINING, "why|:%")
+            await registry.send_heartbeats(crowd[:4])
+            truth = {i.identity: i for i in await registry.get_all_model_instances()}
+
+            def told(item: ModelInstance) -> dict[str, object]:
+                return item.model_dump(exclude={"last_heartbeat", "state"})
+
+            def equal() -> bool:
+                found = {item.identity: item for item in view.instances()}
+                return {k: told(v) for k, v in found.items()} == {
+                    k: told(v) for k, v in truth.items()
+                }
+
+            await until_view(equal, "the view equals Redis")
+            assert some.models() == names[:2]
+    server.raw.flushall()
+
+
+async def test_one_that_falls_silent_leaves_at_its_timeout_without_any_checker(
+    real: RedisModelRegistry,
+) -> None:
+    """FAST: timeout 1 s; nobody sweeps."""
+    await real.send_heartbeats(instances(2))
+    async with real.view() as view:
+        start = time.monotonic()
+        beating = asyncio.create_task(_beat(real, instance(2)))
+        await until_view(lambda: states(view)[1] == "overdue", "the silent one leaves")
+        secs = time.monotonic() - start
+        assert 0.9 < secs < 1.3
+        assert states(view)[2] == "healthy"
+        assert view.select(MODEL) == view.instances(MODEL)[1]
+        await real.send_heartbeat(instance(1))
+        await until_view(
+            lambda: states(view)[1] == "healthy", "its beat brings it back"
+        )
+        beating.cancel()
+        await asyncio.wait([beating])
+
+
+async def _beat(registry: RedisModelRegistry, item: ModelInstance) -> None:
+    while True:
+        await registry.send_heartbeat(item)
+        await asyncio.sleep(0.2)
+
+
+async def test_a_flip_is_seen_once_it_is_made(bench: Bench) -> None:
+    await bench.registry.send_heartbeats(instances(3))
+    async with bench.registry.view() as view:
+        bench.store.silence(instance(2))
+        await bench.sweep()
+        await until_view(lambda: states(view)[2] == "unhealthy", "the flip is seen")
+        assert [i.port for i in view.instances(MODEL) if i.healthy] == [1, 3]
+
+
+async def test_callbacks_hear_which_models_changed_and_may_fail(
+    real: RedisModelRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[frozenset[str]] = []
+
+    def fail(models: frozenset[str]) -> None:
+        raise ValueError(models)
+
+    async with real.view() as view:
+        view.on_change(fail)
+        end = view.on_change(heard.append)
+        await real.send_heartbeats([instance(1, "a"), instance(1, "b")])
+        await until_view(
+            lambda: set[str]().union(*heard) == {"a", "b"}, "both are heard of"
+        )
+        end()
+        heard.clear()
+        await real.register_instance(instance(2, "a"))
+        await until_view(lambda: ports(view, "a") == [1, 2], "it is seen")
+    assert heard == []
+    assert "on_change callback failed" in caplog.text
+
+
+async def test_views_of_the_same_models_share_one_mirror(
+    real: RedisModelRegistry,
+) -> None:
+    await real.register_instance(instance(1))
+    async with real.view() as one, real.view() as other:
+        assert one.snapshot(MODEL) is other.snapshot(MODEL)
+
+
+async def test_it_goes_on_while_redis_is_away_and_says_so(
+    own_server: EmbeddedServer, no_tasks_left: None
+) -> None:
+    async with RedisModelRegistry.from_url(
+        own_server.url, run_checker=False, **SLOW
+    ) as registry:
+        await registry.send_heartbeats(instances(3))
+        async with registry.view() as view:
+            own_server.kill()
+            await until_view(lambda: view.staleness_secs > 1.5, "it knows its age")
+            assert ports(view) == [1, 2, 3]
+            assert view.select(MODEL) is not None
+            await until_view(lambda: view.stale, "it says that it is stale")
+            assert isinstance(view.error, RegistryUnavailable)
+            own_server.start()
+            await until_view(lambda: not view.stale and not view.error, "it is back")
+            await registry.register_instance(instance(4))
+            await until_view(lambda: ports(view) == [1, 2, 3, 4], "it follows again")
+
+
+async def test_a_flushed_redis_does_not_empty_it(server: Server) -> None:
+    """Living workers are back within two heartbeats; who is not, goes after one timeout."""
+    async with RedisModelRegistry.from_url(
+        server.url, run_checker=False, **FAST
+    ) as registry:
+        await registry.send_heartbeats(instances(3))
+        async with registry.view() as view:
+            start = time.monotonic()
+            server.raw.flushall()
+            await until_view(lambda: "protected" in states(view).values(), "")
+            assert set(states(view)) == {1, 2, 3}
+            await registry.register_instance(instance(2))
+            await until_view(lambda: states(view)[2] == "healthy", "one is back")
+            assert view.select(MODEL) is not None
+            assert states(view)[1] == "protected"
+            beating = asyncio.create_task(_beat(registry, instance(2)))
+            await until_view(lambda: set(states(view)) == {2}, "the lost ones go")
+            assert time.monotonic() - start >= 0.9
+            beating.cancel()
+            await asyncio.wait([beating])
+
+
+async def test_removed_by_hand_is_removed_at_once(real: RedisModelRegistry) -> None:
+    """An explained drop to zero is no reason to hold back."""
+    await real.register_instance(instance(1))
+    async with real.view() as view:
+        await real.deregister_instance(instance(1, remove_from_registry=True))
+        took = await until_view(lambda: view.instances(MODEL) == (), "it is gone")
+    assert took < 0.5
+
+
+async def test_a_start_without_redis_is_a_clear_error(tmp_path: Path) -> None:
+    async with RedisModelRegistry.from_url(
+        "redis://127.0.0.1:1", run_checker=False, **FAST
+    ) as registry:
+        with pytest.raises(RegistryUnavailable, match=r"nothing to show after 0\.5 s"):
+            async with registry.view(
+                wait_secs=0.5, snapshot_path=tmp_path / "never written"
+            ):
+                pass
+        async with registry.view(wait_secs=0) as view:
+            assert view.instances() == ()
+            assert view.source is None
+            assert view.stale
+
+
+async def test_a_cold_start_without_redis_shows_the_snapshot_and_says_so(
+    own_server: EmbeddedServer, tmp_path: Path, no_tasks_left: None
+) -> None:
+    path = tmp_path / "some" / "view.snapshot"
+    odd = instance(7, "é:|%", metadata={"b": [1, {"c": None}]}, weight=2.5)
+    async with RedisModelRegistry.from_url(
+        own_server.url, run_checker=False, **SLOW
+    ) as registry:
+        await registry.send_heartbeats([*instances(3), odd])
+        await registry.set_readiness(instance(3), Readiness.DRAINING, "bye")
+        async with registry.view(snapshot_path=path) as view:
+            known = view.instances()
+    own_server.kill()
+
+    async with RedisModelRegistry.from_url(
+        own_server.url, run_checker=False, **SLOW
+    ) as registry:
+        async with registry.view(snapshot_path=path) as view:
+            assert view.source == "disk"
+            assert view.instances() == known
+            assert view.select(MODEL) is not None
+            assert 0 < view.staleness_secs < 60
+            own_server.start()
+            await until_view(lambda: view.source == "redis", "Redis takes over")
+            assert not view.stale
+        async with registry.view(MODEL, snapshot_path=path) as view:
+            assert view.models() == [MODEL]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00", b"{}", b"\x81\xa6format\x63"])
+async def test_a_damaged_snapshot_is_told_and_left_alone(
+    real: RedisModelRegistry,
+    tmp_path: Path,
+    content: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "view"
+    path.write_bytes(content)
+    await real.register_instance(instance(1))
+    async with real.view(snapshot_path=path) as view:
+        assert ports(view) == [1]
+        await until_view(lambda: "can't be read" in caplog.text, "it is told")
+
+
+async def test_an_old_snapshot_does_not_bring_back_what_redis_does_not_know(
+    server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "view"
+    options: dict[str, Any] = {**FAST, "heartbeat_timeout_secs": 0.3}
+    async with RedisModelRegistry.from_url(
+        server.url, run_checker=False, **options
+    ) as registry:
+        await registry.send_heartbeats(instances(3))
+        async with registry.view(snapshot_path=path):
+            pass
+        await registry.deregister_instance(instance(1, remove_from_registry=True))
+        await asyncio.sleep(0.3)  # until this epoch is older than one timeout
+        async with registry.view(snapshot_path=path) as view:
+            assert ports(view) == [2, 3]
+
+
+@pytest.mark.parametrize("models", ["", " ", [], ["a", ""], "x" * 600])
+async def test_names_that_no_model_can_have_are_refused(
+    real: RedisModelRegistry, models: str | list[str]
+) -> None:
+    with pytest.raises(InvalidInstance, match="give names of models"):
+        real.view(models)
+
+
+async def test_a_view_outside_its_block_says_so(real: RedisModelRegistry) -> None:
+    view = real.view()
+    with pytest.raises(RegistryClosed, match="inside its with block"):
+        view.instances()
+
+
+async def test_a_cancelled_start_leaves_nothing(
+    real: RedisModelRegistry, server: Server
+) -> None:
+    connect(server.url).close()
+    task = asyncio.create_task(real.view().__aenter__())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_state_is_protected_only_while_it_is_kept(
+    real: RedisModelRegistry,
+) -> None:
+    await real.register_instance(instance(1))
+    async with real.view() as view:
+        assert view.instances(MODEL)[0].state is Health.HEALTHY
