@@ -47,8 +47,9 @@ class ReserveSide(Base):
             policy: ``least_in_flight``: all candidates are compared (64 at random of more);
                 ``power_of_two``: two at random, and all of them if both are full.
             wait_secs: When there is none now, wait for one for at most this long.
-            candidates: Gives the instances to choose from, decided by the caller; ``None``: all
-                that may receive work, read again every 0.25 s.
+            candidates: Gives the instances to choose from, decided by the caller, say from a
+                view; the one picked must still be alive and ready. ``None``: all that may
+                receive work, read again every 0.25 s.
 
         Raises:
             NoneAvailable: There is none now (on entering), with the reason and the wait that

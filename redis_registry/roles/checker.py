@@ -25,6 +25,9 @@ __all__ = ["Checker", "CheckerStatus"]
 MOST_OVERDUE = 100_000
 """Of more than this many overdue instances the rest is left to the next sweep."""
 
+RECLAIM_CALLS = 20
+"""At most so many calls of a sweep take reservations back; what is left waits for the next."""
+
 LEAST_WAIT_SECS = 0.002
 MOST_BACKOFF_SECS = 2.0
 RELEASE_SECS = 1.0
@@ -295,9 +298,13 @@ class Checker:
         now = time.monotonic()
         if now < self._reclaim_at.get(partition, 0.0):
             return
-        self._reclaim_at[partition] = now + self._settings.reservation_ttl_secs / 3
         reclaimed = 0
-        while some := await self._executor.run(self._operations.reclaim(partition)):
+        for _ in range(RECLAIM_CALLS):
+            some = await self._executor.run(self._operations.reclaim(partition))
+            if not some:
+                again = self._settings.reservation_ttl_secs / 3
+                self._reclaim_at[partition] = now + again
+                break
             reclaimed += some
         if reclaimed:
             _log.warning(

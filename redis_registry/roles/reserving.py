@@ -77,7 +77,7 @@ class Reserver:
             fleet = yield from self._fleet(model_name, candidates)
             answer = yield from self._reserve(fleet, policy)
         if isinstance(answer, Refusal):
-            raise none_available(fleet, answer)
+            raise none_available(fleet, answer, given=candidates is not None)
         return answer
 
     def release(self, reservation: Reservation) -> Operation[None]:
@@ -166,7 +166,7 @@ class Reserver:
         return holder.granted(number, fleet.instances[answer])
 
 
-def none_available(fleet: Fleet, refusal: Refusal) -> NoneAvailable:
+def none_available(fleet: Fleet, refusal: Refusal, *, given: bool) -> NoneAvailable:
     """The error that says why there is none, and what would help."""
     what = f"no instance of {fleet.model_name!r} can be reserved now"
     if refusal.full:
@@ -175,6 +175,8 @@ def none_available(fleet: Fleet, refusal: Refusal) -> NoneAvailable:
             why += f"; of the others {_counted(fleet, refusal)}"
     elif fleet.reasons or refusal.dead:
         why = f"none may receive work: {_counted(fleet, refusal)}"
+    elif given:
+        why = "no candidates were given"
     else:
         why = "no instance of that name is registered"
     help_ = "more instances, or more capacity, would help"

@@ -57,13 +57,15 @@ local function give_back(keys, holder, held, found, timed)
   for i = 1, #found, 2 do
     if found[i + 1] then
       local identity, since = string.match(found[i + 1], '^(.*)|(%d+)$')
-      local change = changes[identity] or { 0, 0, 0 }
-      change[1] = change[1] - 1
-      if timed then
-        change[2], change[3] = change[2] + math.max(now - tonumber(since), 1), change[3] + 1
-      end
-      changes[identity] = change
       ids[#ids + 1] = found[i]
+      if identity then -- else it can't be read, and counts for nobody
+        local change = changes[identity] or { 0, 0, 0 }
+        change[1] = change[1] - 1
+        if timed then
+          change[2], change[3] = change[2] + math.max(now - tonumber(since), 1), change[3] + 1
+        end
+        changes[identity] = change
+      end
     end
   end
   count_flights(keys.flights, changes)
