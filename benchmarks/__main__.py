@@ -21,6 +21,7 @@ from benchmarks import (
     mass_expiry,
     memory,
     reads,
+    selection,
     sweeps,
 )
 from benchmarks.figures import Figure
@@ -32,7 +33,16 @@ MOST_SECS = 240
 WIDTH = 132  # where the output is no terminal
 
 # Importing a module enters its benchmarks into the list.
-MODULES = (against_dbgpt, heartbeats, http_door, mass_expiry, memory, reads, sweeps)
+MODULES = (
+    against_dbgpt,
+    heartbeats,
+    http_door,
+    mass_expiry,
+    memory,
+    reads,
+    selection,
+    sweeps,
+)
 
 
 def _parser() -> argparse.ArgumentParser:

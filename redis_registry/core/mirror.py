@@ -7,7 +7,7 @@ reads. A reader that finds a model unchanged gets the very snapshot it got befor
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote
@@ -15,12 +15,14 @@ from urllib.parse import unquote
 from redis_registry.core.events import Event, Kind, decode_event, kind_of
 from redis_registry.errors import FormatMismatch
 from redis_registry.model import Health, ModelInstance
+from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry, Page
 from redis_registry.wire.codec import (
     UNREADABLE,
     decode_row,
     merged_row,
     row_at_rest,
+    with_load,
 )
 
 __all__ = ["Change", "Mirror", "Row", "Snapshot"]
@@ -92,17 +94,22 @@ class Row:
         return instance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All instances of one model at one moment; nothing of it ever changes.
 
     Attributes:
         model_name: The model.
-        instances: In order of registration.
+        candidates: What choosers take; keeps what they compute of it.
     """
 
     model_name: str
-    instances: tuple[ModelInstance, ...] = ()
+    candidates: Candidates = field(default_factory=Candidates)
+
+    @property
+    def instances(self) -> tuple[ModelInstance, ...]:
+        """All of them, in order of registration."""
+        return self.candidates.instances
 
 
 class _Model:
@@ -123,7 +130,7 @@ class _Model:
             return made[1]
         # Copied in one step, for the writer may be at work in another thread.
         found = (row.instance for row in list(self.rows.values()))
-        snapshot = Snapshot(self.name, tuple(item for item in found if item))
+        snapshot = Snapshot(self.name, Candidates(item for item in found if item))
         self._made = (version, snapshot)
         return snapshot
 
@@ -313,6 +320,22 @@ class Mirror:
         for identity in gone:
             self._drop(identity)
         return {_model_of(identity) for identity in gone}
+
+    def report(self, model_name: str, loads: Mapping[str, bytes]) -> None:
+        """What the instances of a model report by now; those not named have said nothing new.
+
+        Args:
+            model_name: The model.
+            loads: By identity, as JSON.
+        """
+        model = self.models.get(model_name)
+        for identity, load in loads.items() if model else ():
+            row = model.rows.get(identity) if model else None
+            if model is not None and row is not None:
+                raw = with_load(row.raw, load)
+                if raw is not row.raw:
+                    model.rows[identity] = Row(raw, silent=row.silent, kept=row.kept)
+                    model.version += 1
 
     def silence(self, before: Iterable[str], now: Iterable[str]) -> set[str]:
         """Mark who is overdue.

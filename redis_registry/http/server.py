@@ -16,6 +16,7 @@ from redis_registry.errors import ConfigurationError
 from redis_registry.http.api import api_routes
 from redis_registry.http.app import Application
 from redis_registry.http.doors.dbgpt import dbgpt_routes
+from redis_registry.http.outcomes import outcome_routes
 from redis_registry.http.protocol import OneWriteProtocol
 from redis_registry.http.workers import worker_routes
 from redis_registry.registry import RedisModelRegistry
@@ -33,7 +34,12 @@ _log = logging.getLogger(__name__)
 def application(registry: RedisModelRegistry) -> Application:
     """The ASGI application of a replica; the registry stays its owner's to close."""
     return Application(
-        [*api_routes(registry), *worker_routes(registry), *dbgpt_routes(registry)]
+        [
+            *api_routes(registry),
+            *worker_routes(registry),
+            *outcome_routes(registry),
+            *dbgpt_routes(registry),
+        ]
     )
 
 

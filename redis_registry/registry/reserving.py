@@ -12,7 +12,7 @@ from redis_registry.model import Identity
 from redis_registry.registry.base import Base
 from redis_registry.roles.reserving import (
     RELEASE_SECS,
-    Candidates,
+    GiveCandidates,
     Reservation,
     check_policy,
 )
@@ -29,7 +29,7 @@ class ReserveSide(Base):
         *,
         policy: str = "least_in_flight",
         wait_secs: float = 0.0,
-        candidates: Candidates | None = None,
+        candidates: GiveCandidates | None = None,
     ) -> AbstractAsyncContextManager[Reservation]:
         """A place on one instance until the block ends, picked and counted by Redis in one moment.
 
@@ -66,7 +66,7 @@ class ReserveSide(Base):
         model_name: str,
         policy: str,
         wait_secs: float,
-        candidates: Candidates | None,
+        candidates: GiveCandidates | None,
     ) -> AsyncGenerator[Reservation]:
         made = await self._take(model_name, policy, wait_secs, candidates)
         try:
@@ -82,7 +82,7 @@ class ReserveSide(Base):
         model_name: str,
         policy: str,
         wait_secs: float,
-        candidates: Candidates | None,
+        candidates: GiveCandidates | None,
     ) -> Reservation:
         name = readable(model_name)
         self._bind()

@@ -19,6 +19,7 @@ from redis_registry.core.mirror import Change, Mirror
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
 from redis_registry.roles.copy_on_disk import DiskCopy, Saved
+from redis_registry.roles.loads import Loads
 from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue, Page
@@ -67,6 +68,7 @@ class Follower:
 
     Attributes:
         mirror: What is known; readable from any thread.
+        loads: Keeps the loads in it fresh, where somebody chooses by them.
         synced: Whether it was ever whole.
         shown: Whether there is anything to show: it was read, or was on disk.
         source: Where that is from: ``redis``, ``disk`` or ``None``.
@@ -82,6 +84,7 @@ class Follower:
         path: Path | None = None,
     ) -> None:
         self.mirror = Mirror()
+        self.loads = Loads(self.mirror, operations, executor)
         self.synced = asyncio.Event()
         self.shown = asyncio.Event()
         self.models = models
@@ -135,6 +138,7 @@ class Follower:
     def start(self) -> None:
         """Begin, on the running loop."""
         self.tail.add(self)
+        self.loads.open()
         self._starting = asyncio.get_running_loop().create_task(
             self._start(), name="redis-registry follower"
         )
@@ -144,6 +148,7 @@ class Follower:
         if self._copy is not None:
             await self._copy.write()
         await self.tail.remove(self)
+        await self.loads.aclose()
         begun = (self._starting, self._saving, *self._syncs.values())
         tasks = [task for task in begun if task]
         self._syncs.clear()

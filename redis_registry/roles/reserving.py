@@ -16,7 +16,7 @@ from redis_registry.store.reserving import MOST_CANDIDATES, Fleet, Refusal
 __all__ = [
     "POLICIES",
     "RELEASE_SECS",
-    "Candidates",
+    "GiveCandidates",
     "Reservation",
     "Reserver",
     "check_policy",
@@ -24,7 +24,7 @@ __all__ = [
 
 TWO = 2
 POLICIES = ("least_in_flight", "power_of_two")
-Candidates = Callable[[], Sequence[ModelInstance]]
+GiveCandidates = Callable[[], Sequence[ModelInstance]]
 
 FRESH_SECS = 0.25
 """How long a model's candidates are used before they are read again."""
@@ -62,7 +62,7 @@ class Reserver:
         self._fleets: dict[str, tuple[float, Fleet]] = {}
 
     def attempt(
-        self, model_name: str, policy: str, candidates: Candidates | None
+        self, model_name: str, policy: str, candidates: GiveCandidates | None
     ) -> Operation[Reservation]:
         """Reserve one instance now.
 
@@ -108,7 +108,7 @@ class Reserver:
         return min(left_secs, wanted * random.uniform(0.5, 1.5))  # noqa: S311
 
     def _fleet(
-        self, model_name: str, candidates: Candidates | None
+        self, model_name: str, candidates: GiveCandidates | None
     ) -> Operation[Fleet]:
         """The candidates, read again when they are old.
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 from redis_registry.core.events import position_text
 from redis_registry.core.mirror import Change, Snapshot
@@ -15,12 +15,15 @@ from redis_registry.errors import RegistryClosed, RegistryUnavailable
 from redis_registry.model import ModelInstance
 from redis_registry.roles.follower import Follower
 from redis_registry.roles.hub import Hub, Scope
-from redis_registry.selection import pick
+from redis_registry.selection import Chooser, HowToChoose, Key, Outstanding, Policy
 
 __all__ = ["STALE_SECS", "View", "ViewReads"]
 
 STALE_SECS = 3.0
 """A view that has not been confirmed for so long calls itself stale; it usually is every second."""
+
+MOST_CHOOSERS = 1000
+"""Ways to choose that a view remembers: many more than a router has."""
 
 DISK_PATIENCE_SECS = 1.0
 """How long Redis is given to answer before a snapshot on disk will do."""
@@ -38,6 +41,10 @@ class ViewReads:
         scope: Names of models; ``None``: all.
         path: Where to keep a copy for a cold start without Redis; ``None``: nowhere.
         wait_secs: How long entering waits for the first snapshot.
+
+    Attributes:
+        outstanding: What this process has under way, for policies that go by load: say so with
+            ``with view.outstanding.using(instance):``.
     """
 
     def __init__(
@@ -54,6 +61,8 @@ class ViewReads:
         self._path = path
         self._wait_secs = wait_secs
         self._follower: Follower | None = None
+        self.outstanding = Outstanding()
+        self._choosers: dict[object, Chooser] = {}
         self._callbacks: list[Changed] = []
         self._dirty: set[str] = set()
 
@@ -80,9 +89,68 @@ class ViewReads:
             return tuple(self._live.mirror.all())
         return self.snapshot(model_name).instances
 
-    def select(self, model_name: str) -> ModelInstance | None:
-        """One instance that may take new work; ``None`` if there is none."""
-        return pick(self.snapshot(model_name).instances)
+    def select(
+        self,
+        model_name: str,
+        policy: str | Policy = "weighted",
+        key: Key | None = None,
+        **how: Unpack[HowToChoose],
+    ) -> ModelInstance | None:
+        """One instance that may take new work; ``None`` if there is none.
+
+        Answers in microseconds, and remembers from call to call what a policy has to (whose turn
+        it is). With labels, zones and the like it is faster to keep what :meth:`chooser` gives.
+
+        Example:
+            >>> view.select("glm@llm", "power_of_two")
+            >>> view.select("glm@llm", "consistent_hash", key=session, labels="gpu=a100")
+
+        Args:
+            model_name: Exact name.
+            policy: One of :data:`~redis_registry.POLICIES`, or one of your own.
+            key: Of a session, for the hashing policies.
+            **how: Fields of :class:`~redis_registry.HowToChoose`: ``labels``, ``zones``,
+                ``canary``, ``slow_start_secs`` and more.
+
+        Raises:
+            ConfigurationError: There is no such policy, or it needs a key.
+        """
+        chooser = self._choosers.get(policy) if not how else None
+        if chooser is None:
+            chooser = self._kept_chooser(policy, how)
+        follower = self._live
+        if chooser.by_load and model_name not in follower.loads.wanted:
+            follower.loads.want(model_name)
+        return chooser.choose(follower.mirror.snapshot(model_name).candidates, key)
+
+    def chooser(
+        self, policy: str | Policy = "weighted", **how: Unpack[HowToChoose]
+    ) -> Chooser:
+        """A chooser for this view, to be kept: it knows Redis's clock and what is under way.
+
+        Example:
+            >>> chooser = view.chooser("least_loaded", zones=("eu-1", "eu-2"))
+            >>> instance = chooser.choose(view.snapshot("glm@llm").candidates)
+
+        Raises:
+            ConfigurationError: As of :class:`~redis_registry.Chooser`.
+        """
+        how.setdefault("outstanding", self.outstanding)
+        how.setdefault("now", self.now)
+        return Chooser(policy, **how)
+
+    def _kept_chooser(self, policy: str | Policy, how: HowToChoose) -> Chooser:
+        said = (policy, repr(sorted(how.items()))) if how else policy
+        found = self._choosers.get(said)
+        if found is None:
+            if len(self._choosers) >= MOST_CHOOSERS:
+                self._choosers.clear()
+            found = self._choosers.setdefault(said, self.chooser(policy, **how))
+        return found
+
+    def now(self) -> float:
+        """Redis's clock, as far as it is known here, in seconds since the epoch."""
+        return self._live.now(0).timestamp()
 
     def models(self) -> list[str]:
         """Names of all models with an instance, in alphabetical order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from redis_registry.store.calls import Call, Command, Operation
 from redis_registry.store.following import Following
+from redis_registry.store.outliers import Outliers
 from redis_registry.store.readers import READ_PAGE
 from redis_registry.store.reserving import Reserving
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
@@ -21,5 +22,5 @@ __all__ = [
 ]
 
 
-class Operations(Writers, Following, Reserving, Sweeping):
+class Operations(Writers, Following, Outliers, Reserving, Sweeping):
     """What workers, readers, those who reserve, and checkers do."""

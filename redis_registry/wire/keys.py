@@ -18,6 +18,8 @@ key (after the tag)         type        holds
 ``holders``                 sorted set  who holds reservations → end of its lease (µs)
 ``h:<holder>``              hash        reservation → identity and moment
 ``flights``                 hash        identity → reservations held, last pick, mean holding
+``out``                     sorted set  identities of instances kept out, scores all 0
+``reports``                 sorted set  operation of a report → when it was counted (µs)
 ``m:<model>``               sorted set  ``host:port`` → revision of its registration
 ``i:<model>:<host>:<port>`` hash        one instance
 ==========================  ==========  =================================================

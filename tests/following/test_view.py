@@ -12,6 +12,7 @@ import pytest
 from redis_registry import (
     Health,
     InvalidInstance,
+    Load,
     ModelInstance,
     Readiness,
     RedisModelRegistry,
@@ -23,6 +24,7 @@ from redis_registry.embedded import EmbeddedServer
 from tests.conftest import FAST, SLOW, Bench, Server
 from tests.following.test_watch import until_view
 from tests.helpers import connect, instance, instances
+from tests.proxy import Proxy
 
 MODEL = "glm@llm"
 
@@ -126,6 +128,26 @@ async def _beat(registry: RedisModelRegistry, item: ModelInstance) -> None:
         await asyncio.sleep(0.2)
 
 
+async def test_who_chooses_by_load_gets_what_is_reported_now(
+    real: RedisModelRegistry,
+) -> None:
+    await real.send_heartbeats(instances(3))
+    async with real.view() as view:
+        assert view.select(MODEL, "least_loaded") is not None
+        busy = [Load(in_flight=n) for n in (5, 0, 9)]
+        await real.send_heartbeats(instances(3), busy)
+        await until_view(
+            lambda: (
+                {str(view.select(MODEL, "least_loaded")) for _ in range(9)}
+                == {str(view.instances(MODEL)[1])}
+                and view.instances(MODEL)[1].load == busy[1]
+            ),
+            "the idle one is chosen",
+        )
+        with view.outstanding.using(view.instances(MODEL)[1]):
+            pass
+
+
 async def test_a_flip_is_seen_once_it_is_made(bench: Bench) -> None:
     await bench.registry.send_heartbeats(instances(3))
     async with bench.registry.view() as view:
@@ -206,6 +228,32 @@ async def test_a_flushed_redis_does_not_empty_it(server: Server) -> None:
             assert time.monotonic() - start >= 0.9
             beating.cancel()
             await asyncio.wait([beating])
+
+
+async def test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart(
+    own_server: EmbeddedServer, no_tasks_left: None
+) -> None:
+    """Its absence is explained: the stream that outlived the restart says so."""
+    with Proxy(own_server.port) as proxy:
+        async with (
+            RedisModelRegistry.from_url(
+                own_server.url, run_checker=False, **SLOW
+            ) as writer,
+            RedisModelRegistry.from_url(
+                proxy.url, run_checker=False, **SLOW
+            ) as registry,
+            registry.view() as view,
+        ):
+            await writer.send_heartbeats(instances(3))
+            await until_view(lambda: ports(view) == [1, 2, 3], "all are seen")
+            proxy.refusing = True
+            proxy.cut()
+            gone = instance(2, remove_from_registry=True)
+            await writer.deregister_instance(gone)
+            own_server.kill()
+            own_server.start()
+            proxy.refusing = False
+            await until_view(lambda: ports(view) == [1, 3], "the removed one is gone")
 
 
 async def test_removed_by_hand_is_removed_at_once(real: RedisModelRegistry) -> None:

@@ -42,6 +42,8 @@ CALLS = "redis_registry/store/calls.py"
 WRITERS = "redis_registry/store/writers.py"
 CHECKER = "redis_registry/roles/checker.py"
 EXECUTOR = "redis_registry/store/executor.py"
+TAIL = "redis_registry/roles/tail.py"
+SELECTION = "redis_registry/selection/"
 
 MUTANTS = [
     mutant(
@@ -219,6 +221,142 @@ MUTANTS = [
         (LUA + "lib/remove.lua", "redis.call('HDEL', keys.tally, model)", ""),
     ),
     mutant(
+        "L7",
+        "the last one that can work is ejected",
+        "promises/test_outliers.py::test_the_last_that_can_work_stays",
+        (
+            LUA + "lib/out.lua",
+            " or not others_serve(model, identity, known) then",
+            " then",
+        ),
+    ),
+    mutant(
+        "L7",
+        "any share of a model is ejected",
+        "promises/test_outliers.py::test_at_most_a_share_of_a_model_is_out",
+        (LUA + "lib/out.lua", "if known.count >= known.most or not", "if not"),
+    ),
+    mutant(
+        "L7",
+        "the dead take up the share that may be out",
+        "promises/test_outliers.py::test_the_dead_among_them_leave_room_for_others",
+        (LUA + "lib/out.lua", "== '1|' and keeps(record[2]) then", "~= nil then"),
+    ),
+    mutant(
+        "L7",
+        "failures of an old life count against the new one",
+        "promises/test_outliers.py::test_a_late_failure_of_the_old_life_changes_nothing",
+        (
+            LUA + "outcome.lua",
+            "local stands = standing(inc, record)",
+            "local stands = 'current'",
+        ),
+    ),
+    mutant(
+        "L7",
+        "a report whose answer was lost counts twice",
+        "promises/test_outliers.py::test_a_report_whose_answer_was_lost_counts_once",
+        (LUA + "outcome.lua", "  if fresh then", "  if true then"),
+    ),
+    mutant(
+        "L7",
+        "the time out does not grow",
+        "promises/test_outliers.py::test_time_out_doubles_up_to_the_longest_and_starts_anew_after_a_while",
+        (LUA + "outcome.lua", "2 ^ math.min(times - 1, 30)", "1"),
+    ),
+    mutant(
+        "L7",
+        "everybody who asks gets the probe",
+        "promises/test_outliers.py::test_exactly_one_of_many_gets_the_probe",
+        (
+            LUA + "claim_probe.lua",
+            "if not till or tonumber(till) > now or",
+            "if not till or",
+        ),
+    ),
+    mutant(
+        "L7",
+        "a probe is lost with the process that claimed it",
+        "promises/test_outliers.py::test_the_probe_of_a_killed_process_goes_to_another",
+        (LUA + "claim_probe.lua", "now + tonumber(ARGV[6])", "now + 1e12"),
+    ),
+    mutant(
+        "L7",
+        "a failure of long ago ends the probe",
+        "promises/test_outliers.py::test_only_the_claimer_can_fail_the_probe",
+        (
+            LUA + "outcome.lua",
+            "string.match(claim, '^[^-]+') == claimer then",
+            "claim ~= '' then",
+        ),
+    ),
+    mutant(
+        "L7",
+        "select sends work to whoever is half open",
+        "promises/test_outliers.py::test_select_sends_one_probe_and_success_brings_it_back",
+        (
+            "redis_registry/store/outliers.py",
+            "due is not None and (yield from self.claim_probe(due))",
+            "due is not None",
+        ),
+    ),
+    mutant(
+        "L7",
+        "successes are not told",
+        "promises/test_outliers.py::test_closing_tells_what_was_counted",
+        ("redis_registry/registry/outcomes.py", "await reporter.aclose()", "pass"),
+    ),
+    mutant(
+        "L8",
+        "who comes and goes gets work each time",
+        "promises/test_flapping.py::test_the_third_return_in_a_row_is_held_out",
+        (LUA + "lib/out.lua", "  if penalty < suppress then", "  if true then"),
+    ),
+    mutant(
+        "L8",
+        "the last one is held out for flapping",
+        "promises/test_flapping.py::test_never_the_last_one",
+        (
+            LUA + "lib/out.lua",
+            " or not others_serve(model, identity, known) then",
+            " then",
+        ),
+    ),
+    mutant(
+        "L8",
+        "who flapped is held out for ever",
+        "promises/test_flapping.py::test_it_ends_by_itself",
+        (
+            LUA + "read.lua",
+            "  if tonumber(till) > now then return out end",
+            "  if till then return out end",
+        ),
+    ),
+    mutant(
+        "L8",
+        "a penalty never decays",
+        "promises/test_flapping.py::test_a_penalty_decays",
+        (LUA + "lib/out.lua", "math.max(now - since, 0)", "0"),
+    ),
+    mutant(
+        "L8",
+        "a goodbye is a flap",
+        "promises/test_flapping.py::test_a_goodbye_is_no_flap",
+        (LUA + "register.lua", "(old.health == 'x' or", "(old.health ~= '1' or"),
+    ),
+    mutant(
+        "L8",
+        "an outage of the registry is a flap of all",
+        "promises/test_flapping.py::test_a_return_while_the_registry_recovers_is_no_flap",
+        (LUA + "lib/out.lua", "not suppress or recovering()", "not suppress"),
+    ),
+    mutant(
+        "L8",
+        "a mass expiry is a flap of all",
+        "promises/test_flapping.py::test_a_mass_expiry_that_the_guard_has_seen_is_no_flap",
+        (LUA + "lib/out.lua", "if held[1] or held[2] then return false end", ""),
+    ),
+    mutant(
         "W1",
         "a heartbeat creates half a record",
         "promises/test_state_machine.py::test_scripts_and_model_agree",
@@ -353,13 +491,151 @@ MUTANTS = [
         ),
     ),
     mutant(
+        "R2",
+        "a gap in the revisions is passed over",
+        "following/test_chaos.py::test_view_and_watch_are_true_after_cuts_restart_failover_and_trim",
+        (TAIL, "elif place.revision != here.revision + 1:", "elif not place.epoch:"),
+    ),
+    mutant(
+        "R2",
+        "changes that can't be read any more are waited for",
+        "following/test_watch.py::test_events_that_are_trimmed_before_they_were_read_are_a_resync",
+        (TAIL, "if here.revision < revision:", "if here.revision < 0:"),
+    ),
+    mutant(
+        "R2",
+        "a flushed Redis is taken for the one before",
+        "following/test_watch.py::test_a_flush_under_a_running_watch_is_a_resync",
+        (
+            TAIL,
+            "elif here.epoch != found.epoch or here.revision > found.revision:",
+            "elif not found.epoch:",
+        ),
+    ),
+    mutant(
+        "R2",
+        "a slow consumer gets an ever longer queue",
+        "following/test_watch.py::test_a_slow_consumer_is_told_and_gets_a_snapshot",
+        (
+            "redis_registry/roles/watch.py",
+            "if len(self._queue) >= self._buffer:",
+            "if not self._begun:",
+        ),
+    ),
+    mutant(
+        "R2",
+        "a watch resumes where events are gone",
+        "following/test_watch.py::test_a_position_that_was_trimmed_gets_a_named_resync",
+        (
+            "redis_registry/roles/watch.py",
+            "if not entries or entries[0].revision != after + 1:",
+            "if not entries:",
+        ),
+    ),
+    mutant(
+        "R3",
+        "an old page overwrites a newer change",
+        "following/test_mirror.py::test_a_mirror_read_while_everything_changes_is_true_in_the_end",
+        (
+            "redis_registry/core/mirror.py",
+            "if touched <= page.revision:",
+            "if page.rows:",
+        ),
+    ),
+    mutant(
+        "R3",
+        "a view does not see deadlines pass",
+        "following/test_view.py::test_one_that_falls_silent_leaves_at_its_timeout_without_any_checker",
+        (
+            "redis_registry/roles/follower.py",
+            "if partition in self._homes and (before or overdue.members):",
+            "if before and not overdue.members:",
+        ),
+    ),
+    mutant(
+        "R4",
+        "an emptied Redis empties the views",
+        "following/test_view.py::test_a_flushed_redis_does_not_empty_it",
+        ("redis_registry/roles/follower.py", "keep=keep_secs > 0", "keep=False"),
+    ),
+    mutant(
+        "R4",
+        "removed before a restart, kept after it",
+        "following/test_view.py::test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart",
+        (
+            "redis_registry/roles/follower.py",
+            "gone.add(identity)",
+            "gone.discard(identity)",
+        ),
+    ),
+    mutant(
+        "R5",
+        "who is starting and was disabled is called starting",
+        "selection/test_eligibility.py::test_every_reason_is_the_primary_one_exactly_once_and_in_order",
+        (
+            SELECTION + "eligibility.py",
+            "if not instance.enabled:",
+            "if not instance.enabled and instance.readiness is _READY:",
+        ),
+    ),
+    mutant(
         "R6",
+        "weight 0 takes work",
+        "selection/test_policies.py::test_random_knows_no_weight_but_0",
+        (SELECTION + "eligibility.py", "if instance.weight == 0:", "if False:"),
+    ),
+    mutant(
+        "R6",
+        "a model's last instances are held out",
+        "selection/test_eligibility.py::test_a_models_last_instances_are_not_held_out",
+        (
+            SELECTION + "eligibility.py",
+            "if chosen:\n        return chosen",
+            "return chosen",
+        ),
+    ),
+    mutant(
+        "R6",
+        "points on the circle depend on who else is there",
+        "selection/test_hashing.py::test_one_that_goes_takes_only_its_own_keys_along",
+        (SELECTION + "hashing.py", "_POINTS(digests[place])", "_POINTS(digests[rank])"),
+    ),
+    mutant(
+        "R6",
+        "a heavy instance further on is not looked for",
+        "selection/test_hashing.py::test_the_circle_is_searched_as_far_as_the_best_score_of_all",
+        (SELECTION + "hashing.py", "while gap < best and", "while False and"),
+    ),
+    mutant(
+        "R6",
+        "loads have no bound",
+        "selection/test_hashing.py::test_nobody_has_more_than_its_share_and_the_spare",
+        (SELECTION + "hashing.py", "if self._has_room(place):", "if True:"),
+    ),
+    mutant(
+        "R6",
+        "a load that shrank is found late",
+        "selection/test_loads.py::test_least_loaded_is_the_least_loaded_whatever_happens_between",
+        (SELECTION + "loads.py", "if by < 0 and", "if by > 0 and"),
+    ),
+    mutant(
+        "R6",
+        "zones that have only held out instances keep their clients",
+        "selection/test_chooser.py::test_zones_spill_over_in_order",
+        (
+            SELECTION + "candidates.py",
+            "for instance in candidates.able if instance.zone == zone]",
+            "for instance in candidates.instances if instance.zone == zone]",
+        ),
+    ),
+    mutant(
+        "R7",
         "a repeated call reserves a second time",
         "promises/test_reserve.py::test_a_repeated_call_after_a_lost_reply_counts_once",
         (LUA + "reserve.lua", "if given then return", "if false then return"),
     ),
     mutant(
-        "R6",
+        "R7",
         "the first that is free is picked, whoever has the least in flight",
         "promises/test_reserve.py::test_two_replicas_agree_on_who_has_the_least_in_flight",
         (
@@ -374,19 +650,19 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "R6",
+        "R7",
         "who died since the candidates were read is picked",
         "promises/test_reserve.py::test_who_died_since_the_candidates_were_read_is_not_picked",
         (LUA + "reserve.lua", "if can_work(best) then", "if best then"),
     ),
     mutant(
-        "R6",
+        "R7",
         "an instance is filled beyond its capacity",
         "promises/test_reserve.py::test_many_at_once_never_exceed_a_capacity",
         (LUA + "reserve.lua", "count < most", "count <= most"),
     ),
     mutant(
-        "R6",
+        "R7",
         "what a dead process held stays counted",
         "promises/test_reserve.py::test_what_a_killed_process_held_is_back_within_its_lease",
         (
@@ -396,7 +672,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "R6",
+        "R7",
         "a living holder's lease is not renewed",
         "promises/test_reserve.py::test_what_a_killed_process_held_is_back_within_its_lease",
         (
@@ -406,13 +682,13 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "R6",
+        "R7",
         "a paused holder believes that it still has its places",
         "promises/test_reserve.py::test_a_process_that_was_paused_is_told_and_counted_again",
         ("redis_registry/roles/holder.py", "made.lost = True", "pass"),
     ),
     mutant(
-        "R6",
+        "R7",
         "a cancelled attempt is forgotten instead of given back",
         "promises/test_reserve.py::test_cancelling_anywhere_leaves_nothing_counted",
         (
@@ -422,7 +698,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "R6",
+        "R7",
         "a count is changed without what a holder holds",
         "promises/test_reserve_machine.py::test_counts_are_what_is_held",
         (

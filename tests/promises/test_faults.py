@@ -230,7 +230,8 @@ COMMANDS = """
 +ping +evalsha +eval +info +time +hello +client|setname +client|setinfo +select
 +hmget +hset +hsetnx +hget +hgetall +hlen +hkeys +hrandfield +hdel +del +exists +pexpire +type
 +zadd +zrem +zremrangebyrank +zcard +zcount +zscore +zmscore
-+zrange +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange +xread
++zrange +zrangebylex +zlexcount +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange
++xread
 """.split()  # noqa: SIM905  one word a command, as the guide prints it
 
 
@@ -268,6 +269,10 @@ async def test_a_user_with_only_these_rights_can_do_everything(
         bench.store.silence(*instances(30))
         await bench.sweep()
         await registry.select_one_health_instance("glm@llm")
+        for _ in range(5):
+            await registry.report_failure(instance(58))
+        await registry.report_success(instance(57))
+        await registry.claim_probe(instance(58))
         await registry.deregister_instance(instance(60))
         await registry.deregister_instance(instance(59, remove_from_registry=True))
         await registry.send_heartbeat(instance(60))

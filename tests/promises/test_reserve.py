@@ -637,7 +637,7 @@ with SyncModelRegistry.from_url(sys.argv[1]) as registry:
 def test_a_forked_child_holds_nothing_of_its_parent(
     sync_registry: SyncModelRegistry, server: Server
 ) -> None:
-    sync_registry.register_instance(instance())
+    sync_registry.register_instance(instance(heartbeat_timeout_secs=60))
     done = subprocess.run(
         [sys.executable, "-c", FORKS, server.url],
         capture_output=True,

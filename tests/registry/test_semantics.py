@@ -215,6 +215,21 @@ async def test_select_skips_disabled_instances_and_draws_all_others(
     assert drawn == {1, 2, 3}
 
 
+async def test_select_gives_nothing_to_who_has_no_weight(
+    registry: RedisModelRegistry,
+) -> None:
+    for item in [*instances(3, weight=0), instance(9, weight=0.1)]:
+        await registry.register_instance(item)
+
+    for _ in range(30):
+        chosen = await registry.select_one_health_instance("glm@llm")
+        assert chosen is not None
+        assert chosen.port == 9
+
+    await registry.register_instance(instance(9, weight=0))
+    assert await registry.select_one_health_instance("glm@llm") is None
+
+
 async def test_select_finds_the_one_enabled_among_many_disabled(
     registry: RedisModelRegistry,
 ) -> None:

@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
-from redis_registry import Load, ModelInstance, Readiness, RegistrySettings
+from redis_registry import (
+    Load,
+    ModelInstance,
+    Outcome,
+    Readiness,
+    RegistrySettings,
+    Verdict,
+)
 from redis_registry.store import operations as ops
 from redis_registry.store.following import Overdue
 from redis_registry.store.operations import Call, Operation, Operations, Term
+from redis_registry.store.outliers import Tally
 from redis_registry.store.reserving import Fleet
 from redis_registry.store.scripts import Script, load
 from tests.helpers import instance, instances
@@ -113,6 +121,9 @@ REPLIES: dict[str, Any] = {
     "adopt": [],
     "reclaim": 0,
     "flights": [],
+    "loads": [0, b"0"],
+    "outcome": [Outcome(Verdict.COUNTED)],
+    "claim_probe": True,
     "overdue": Overdue(0, "e", 0, -1, 0, False, frozenset(), frozenset()),
 }
 
@@ -131,6 +142,7 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.status(),
         made.sweep(3, "holder"),
         made.overdue(3),
+        made.loads(item.model_name),
         made.page(3, "glm@llm", None),
         made.ready(item, Readiness.DRAINING, "why"),
         made.heartbeats([item], [Load(in_flight=1)]),
@@ -144,6 +156,9 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.adopt(3, "holder", [(1, item.identity)]),
         made.reclaim(3),
         made.in_flight(item.model_name),
+        made.report([Tally(item, failures=1)]),
+        made.claim_probe(item),
+        made.select(item.model_name),
     ]
 
 

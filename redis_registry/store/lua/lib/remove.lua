@@ -5,6 +5,7 @@ local function remove_record(keys, identity, address, model, record)
     count_living(keys.living, { [model] = -1 })
   end
   redis.call('ZREM', keys.down, identity)
+  redis.call('ZREM', keys.out, identity)
   redis.call('ZREM', keys.index, address)
   -- What is still reserved of it stays counted; its last reservation takes the entry along.
   if string.sub(redis.call('HGET', keys.flights, identity) or '', 1, 2) == '0:' then

@@ -1,0 +1,117 @@
+"""What this process has under way, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from types import MappingProxyType
+from weakref import ref
+
+from redis_registry.model import Identity, ModelInstance
+
+__all__ = ["Outstanding", "Tally"]
+
+
+class Tally:
+    """What is under way at each of some instances, by place, and in all; kept up to date.
+
+    A pick reads its list instead of looking identities up, which takes longer the more there are.
+
+    Args:
+        identities: Of the instances.
+        loads: What to begin with at each.
+
+    Attributes:
+        loads: Of each place, what it began with and what is under way there.
+        total: What is under way at all of them.
+    """
+
+    __slots__ = ("__weakref__", "_places", "loads", "total")
+
+    def __init__(self, identities: Sequence[Identity], loads: Iterable[int]) -> None:
+        self._places = {identity: place for place, identity in enumerate(identities)}
+        self.loads = list(loads)
+        self.total = 0
+
+    @property
+    def models(self) -> set[str]:
+        """Of the instances."""
+        return {identity.model_name for identity in self._places}
+
+    def change(self, identity: Identity, by: int) -> None:
+        """So much more (or less) is under way there; one call at a time."""
+        place = self._places.get(identity)
+        if place is not None:
+            self.loads[place] += by
+            self.total += by
+            self._changed(place, by)
+
+    def _changed(self, place: int, by: int) -> None:
+        """For those who do more with it."""
+
+
+class Outstanding:
+    """Counts what this process has under way at each instance.
+
+    Give one to every :class:`Chooser` that shares the work. Threads and event loops may use the
+    same one. It takes memory for busy instances only::
+
+        outstanding = Outstanding()
+        chooser = Chooser("least_loaded", outstanding=outstanding)
+        ...
+        instance = chooser.choose(candidates)
+        with outstanding.using(instance):
+            await call(instance)
+
+    Attributes:
+        counts: By identity, those above 0; a live view.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[Identity, int] = {}
+        self._followers: dict[str, list[ref[Tally]]] = {}
+        self._lock = Lock()
+        self.counts: Mapping[Identity, int] = MappingProxyType(self._counts)
+
+    @contextmanager
+    def using(self, instance: ModelInstance) -> Generator[None]:
+        """Count one piece of work at an instance for the length of the block."""
+        self.begin(instance)
+        try:
+            yield
+        finally:
+            self.end(instance)
+
+    def begin(self, instance: ModelInstance) -> None:
+        """One more is under way; where a block won't do. Call :meth:`end` exactly once."""
+        identity = instance.identity
+        with self._lock:
+            self._counts[identity] = self._counts.get(identity, 0) + 1
+            self._tell(identity, 1)
+
+    def end(self, instance: ModelInstance) -> None:
+        """One less is under way; nothing happens when none was."""
+        identity = instance.identity
+        with self._lock:
+            left = self._counts.pop(identity, 0) - 1
+            if left > 0:
+                self._counts[identity] = left
+            if left >= 0:
+                self._tell(identity, -1)
+
+    def follow(self, tally: Tally) -> None:
+        """Keep a tally up to date, while it lives: it is held weakly."""
+        models = tally.models
+        with self._lock:
+            for identity, count in self._counts.items():
+                tally.change(identity, count)
+            for model in models:
+                living = [one for one in self._followers.get(model, ()) if one()]
+                self._followers[model] = [*living, ref(tally)]
+
+    def _tell(self, identity: Identity, by: int) -> None:
+        for one in self._followers.get(identity.model_name, ()):
+            tally = one()
+            if tally is not None:
+                tally.change(identity, by)
