@@ -17,6 +17,7 @@ from redis_registry.errors import (
     KeyConflict,
     LeaseLost,
     LimitReached,
+    NoneAvailable,
     OutOfMemory,
     PartitionMismatch,
     PoolExhausted,
@@ -39,6 +40,7 @@ from redis_registry.model import (
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
 from redis_registry.roles.checker import CheckerStatus
+from redis_registry.roles.holder import Reservation
 from redis_registry.roles.sync_following import SyncView, SyncWatch
 from redis_registry.roles.view import View
 from redis_registry.roles.watch import Watch
@@ -107,6 +109,7 @@ __all__ = [
     "LimitReached",
     "Load",
     "ModelInstance",
+    "NoneAvailable",
     "OutOfMemory",
     "Outcome",
     "OutlierSettings",
@@ -129,6 +132,7 @@ __all__ = [
     "RemoteRegistry",
     "Rendezvous",
     "Requirement",
+    "Reservation",
     "RoundRobin",
     "Selector",
     "Snapshot",

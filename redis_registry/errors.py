@@ -15,6 +15,7 @@
     │   ├── OutOfMemory              Redis is at maxmemory and takes no new instance
     │   ├── LimitReached             as many overrides or aliases as a partition may hold
     │   └── KeyConflict              a key of the registry is held by a value of another type
+    ├── NoneAvailable                no instance can be reserved now; says for how long
     ├── Superseded                   a newer incarnation lives at this address
     ├── LeaseLost                    another checker holds the lease (or a newer term of it)
     ├── AgentError                   an agent can't do its work; carries its exit code
@@ -37,6 +38,7 @@ __all__ = [
     "KeyConflict",
     "LeaseLost",
     "LimitReached",
+    "NoneAvailable",
     "OutOfMemory",
     "PartitionMismatch",
     "PoolExhausted",
@@ -107,6 +109,20 @@ class LimitReached(RegistryRefused):
 
 class KeyConflict(RegistryRefused):
     """A key of the registry holds a value of another type; nothing was changed."""
+
+
+class NoneAvailable(RegistryError):
+    """No instance of the model can be reserved now: all are full, or none may take work.
+
+    Args:
+        message: What to tell the user.
+        retry_after_secs: A wait, in seconds, after which a place can be expected; ``None``: no
+            wait is known to help.
+    """
+
+    def __init__(self, message: str, retry_after_secs: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_secs = retry_after_secs
 
 
 class Superseded(RegistryError):

@@ -205,6 +205,8 @@ class RegistrySettings(Settings):
             as its timeout allows. ``None``: as they like.
         reverse_check_secs: Connect to an instance that speaks HTTP before it may be ready, for at
             most this long; 0.3 is enough in one network. ``None``: believe it.
+        reservation_ttl_secs: How long the reservations of a process that died stay counted; it
+            is also the longest pause after which a living one has lost none.
         guard: Brakes on mass expiry.
         outliers: Who is kept out for failing calls, or for coming and going.
     """
@@ -231,6 +233,7 @@ class RegistrySettings(Settings):
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 16
     advised_interval_secs: Secs | None = None
     reverse_check_secs: Annotated[float, Field(gt=0, le=5)] | None = None
+    reservation_ttl_secs: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
     guard: GuardSettings = Field(default_factory=GuardSettings)
     outliers: OutlierSettings = Field(default_factory=OutlierSettings)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -22,7 +24,7 @@ from redis_registry.core.orders import (
     said_by,
 )
 from redis_registry.core.outcomes import IGNORED, Counts, decides, untold
-from redis_registry.errors import RegistryError
+from redis_registry.errors import NoneAvailable, RegistryError
 from redis_registry.model import (
     Beat,
     Identity,
@@ -36,6 +38,13 @@ from redis_registry.roles.channel import RedisChannel
 from redis_registry.roles.hub import scope_of
 from redis_registry.roles.life import HowToAnnounce
 from redis_registry.roles.loop_thread import LoopThread
+from redis_registry.roles.reserving import (
+    RELEASE_SECS,
+    GiveCandidates,
+    Reservation,
+    Reserver,
+    check_policy,
+)
 from redis_registry.roles.senders import Senders
 from redis_registry.roles.sync_following import SyncView, SyncWatch
 from redis_registry.roles.watch import BUFFER, Watch
@@ -70,6 +79,7 @@ class SyncModelRegistry:
         self.name = actor("sync")
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
+        self._reserver = Reserver(self._operations, self._executor)
         self._counts = Counts()
         self._loop_thread = LoopThread(
             self._operations, lambda: AsyncExecutor(self.settings, telemetry=telemetry)
@@ -97,6 +107,7 @@ class SyncModelRegistry:
     def close(self) -> None:
         """End views and watches, stop speaking for instances, tell what was counted, close."""
         self._loop_thread.close()
+        self._reserver.holder.stop()
         self._senders.stop()
         if tallies := self._counts.take():
             try:
@@ -228,6 +239,63 @@ class SyncModelRegistry:
     def aliases(self) -> list[Alias]:
         """As :meth:`RedisModelRegistry.aliases`."""
         return listed_aliases(self._executor.run(self._operations.orders()))
+
+    def reserve(
+        self,
+        model_name: str,
+        *,
+        policy: str = "least_in_flight",
+        wait_secs: float = 0.0,
+        candidates: GiveCandidates | None = None,
+    ) -> AbstractContextManager[Reservation]:
+        """As :meth:`RedisModelRegistry.reserve`."""
+        check_policy(policy)
+        return self._reserved(model_name, policy, wait_secs, candidates)
+
+    @contextmanager
+    def _reserved(
+        self,
+        model_name: str,
+        policy: str,
+        wait_secs: float,
+        candidates: GiveCandidates | None,
+    ) -> Generator[Reservation]:
+        made = self._take(model_name, policy, wait_secs, candidates)
+        try:
+            yield made
+        finally:
+            with suppress(RegistryError):  # the holder's thread goes on trying
+                self._executor.run(
+                    self._reserver.release(made), deadline_secs=RELEASE_SECS
+                )
+
+    def _take(
+        self,
+        model_name: str,
+        policy: str,
+        wait_secs: float,
+        candidates: GiveCandidates | None,
+    ) -> Reservation:
+        name = readable(model_name)
+        if name is None:
+            msg = f"no instance can have the name {model_name!r:.60}"
+            raise NoneAvailable(msg)
+        until = time.monotonic() + wait_secs
+        while True:
+            try:
+                return self._executor.run(
+                    self._reserver.attempt(name, policy, candidates)
+                )
+            except NoneAvailable as none:
+                pause = self._reserver.pause_secs(none, until - time.monotonic())
+            time.sleep(pause)
+
+    def in_flight(self, model_name: str) -> dict[Identity, int]:
+        """As :meth:`RedisModelRegistry.in_flight`."""
+        name = readable(model_name)
+        return (
+            {} if name is None else self._executor.run(self._operations.in_flight(name))
+        )
 
     def watch(
         self,

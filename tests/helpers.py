@@ -25,6 +25,8 @@ KNOWN = {
     "living": "hash",
     "guard": "hash",
     "tally": "hash",
+    "holders": "zset",
+    "flights": "hash",
     "out": "zset",
     "reports": "zset",
     "overrides": "hash",
@@ -140,7 +142,7 @@ class Store:
             away: Nobody called the registry meanwhile; else its pulse is fresh.
         """
         micros = round(secs * 1_000_000)
-        for name in ("deadlines", "down"):
+        for name in ("deadlines", "down", "holders"):
             aged = {m: score - micros for m, score in self.scores(name).items()}
             if aged:
                 self.raw.zadd(self.key(name), aged)
@@ -181,11 +183,14 @@ class Store:
         ours = [key for key in keys if key.startswith(self.base)]
         records: dict[str, dict[str, str]] = {}
         indexed: set[str] = set()
+        held: dict[str, list[str]] = {}
         for key in ours:
             name = key.removeprefix(self.base)
             kind = self.raw.type(key).decode()
             if name.startswith("i:"):
                 records[name[2:]] = self._text_record(key)
+            elif name.startswith("h:"):
+                held[name[2:]] = self._held(key)
             elif name.startswith("m:"):
                 members = cast("list[bytes]", self.raw.zrange(key, 0, -1))
                 indexed |= {f"{name[2:]}:{member.decode()}" for member in members}
@@ -196,6 +201,7 @@ class Store:
         )
         assert set(records) == indexed, "hash <=> index"
         self._check_sets(records)
+        self._check_reservations(set(records), held)
         self._check_events()
 
     def _text_record(self, key: str) -> dict[str, str]:
@@ -226,6 +232,21 @@ class Store:
         assert self.hash("living") == {m: str(n) for m, n in counted.items()}
         models = {identity.split(":", 1)[0] for identity in records}
         assert set(self.scores("models")) == models, "hash <=> models"
+
+    def _held(self, key: str) -> list[str]:
+        """The identities that a holder holds, one for each reservation."""
+        values = cast("list[bytes]", self.raw.hvals(key))
+        return [value.decode().rsplit("|", 1)[0] for value in values]
+
+    def _check_reservations(self, known: set[str], held: dict[str, list[str]]) -> None:
+        assert set(held) == set(self.scores("holders")), "held <=> holders"
+        counts = {
+            identity: int(entry.split(":")[0])
+            for identity, entry in self.hash("flights").items()
+        }
+        total = Counter(identity for holding in held.values() for identity in holding)
+        assert {i: n for i, n in counts.items() if n} == total, "held <=> flights"
+        assert {i for i, n in counts.items() if not n} <= known, "flights of nobody"
 
     def _check_events(self) -> None:
         entries = self.raw.xrange(self.key("events"))

@@ -13,6 +13,7 @@ from redis_registry.errors import ConfigurationError
 from redis_registry.roles.channel import RedisChannel
 from redis_registry.roles.checker import Checker, CheckerStatus
 from redis_registry.roles.hub import Hub
+from redis_registry.roles.reserving import Reserver
 from redis_registry.roles.senders import Senders
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import AsyncExecutor, SyncExecutor
@@ -66,6 +67,7 @@ class Base:
                 reopens=client is None,
             )
         )
+        self._reserver = Reserver(self._operations, self._sync_executor)
         self._coalescer: Coalescer | None = None
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._binding = threading.Lock()
@@ -109,7 +111,7 @@ class Base:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop the checker, give its leases back and close the connections."""
+        """Stop the checker, give its leases and all reservations back, close the connections."""
         if self._coalescer is not None:
             coalescer, self._coalescer = self._coalescer, None
             if coalescer.loop is asyncio.get_running_loop():
@@ -119,6 +121,8 @@ class Base:
             await hub.aclose()
         if self._checker is not None:
             await self._checker.aclose()
+        if self._reserver.holder.alive:
+            await asyncio.to_thread(self._reserver.holder.stop)
         if self._senders.alive:
             await asyncio.to_thread(self._senders.stop)
         await self._executor.aclose()

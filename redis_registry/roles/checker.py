@@ -25,6 +25,9 @@ __all__ = ["Checker", "CheckerStatus"]
 MOST_OVERDUE = 100_000
 """Of more than this many overdue instances the rest is left to the next sweep."""
 
+RECLAIM_CALLS = 20
+"""At most so many calls of a sweep take reservations back; what is left waits for the next."""
+
 LEAST_WAIT_SECS = 0.002
 MOST_BACKOFF_SECS = 2.0
 RELEASE_SECS = 1.0
@@ -88,6 +91,7 @@ class Checker:
         self._telemetry = telemetry
         self._terms: dict[int, Term] = {}
         self._guarded: set[int] = set()
+        self._reclaim_at: dict[int, float] = {}
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -238,6 +242,7 @@ class Checker:
             await self._forget(term, sweep.forget)
         if sweep.ended:
             await self._executor.run(self._operations.expire(term))
+        await self._reclaim(partition)
         wait = tick if sweep.wait_us < 0 else min(tick, sweep.wait_us / 1_000_000)
         return max(wait, LEAST_WAIT_SECS)
 
@@ -289,6 +294,25 @@ class Checker:
         forgotten = await self._executor.run(self._operations.forget(term, identities))
         _log.info("instances forgotten", extra={"count": forgotten})
         self._telemetry.count("forgotten", forgotten)
+
+    async def _reclaim(self, partition: int) -> None:
+        """Now and then: give back what dead processes had reserved and nobody else has seen."""
+        now = time.monotonic()
+        if now < self._reclaim_at.get(partition, 0.0):
+            return
+        reclaimed = 0
+        for _ in range(RECLAIM_CALLS):
+            some = await self._executor.run(self._operations.reclaim(partition))
+            if not some:
+                again = self._settings.reservation_ttl_secs / 3
+                self._reclaim_at[partition] = now + again
+                break
+            reclaimed += some
+        if reclaimed:
+            _log.warning(
+                "reservations of dead processes taken back", extra={"count": reclaimed}
+            )
+            self._telemetry.count("reclaimed", reclaimed)
 
     async def _release(self) -> None:
         """Hand the leases over at once, if Redis listens."""

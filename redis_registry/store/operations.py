@@ -7,6 +7,7 @@ from redis_registry.store.following import Following
 from redis_registry.store.operators import Operators
 from redis_registry.store.outliers import Outliers
 from redis_registry.store.readers import READ_PAGE
+from redis_registry.store.reserving import Reserving
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
 from redis_registry.store.writers import UNKNOWN, Writers
 
@@ -22,5 +23,5 @@ __all__ = [
 ]
 
 
-class Operations(Writers, Following, Outliers, Operators, Sweeping):
-    """What workers, readers, operators and checkers do."""
+class Operations(Writers, Following, Outliers, Operators, Reserving, Sweeping):
+    """What workers, readers, operators, those who reserve, and checkers do."""

@@ -15,6 +15,9 @@ key (after the tag)         type        holds
 ``models``                  sorted set  model → revision of its first instance
 ``living``                  hash        model → how many of it are among the deadlines
 ``guard``, ``tally``        hash        scopes held; flips counted per scope
+``holders``                 sorted set  who holds reservations → end of its lease (µs)
+``h:<holder>``              hash        reservation → identity and moment
+``flights``                 hash        identity → reservations held, last pick, mean holding
 ``out``                     sorted set  identities of instances kept out, scores all 0
 ``reports``                 sorted set  operation of a report → when it was counted (µs)
 ``overrides``               hash        operators' overrides, by name
@@ -91,6 +94,10 @@ class PartitionKeys:
     def index(self, model: str) -> str:
         """The index of a model, given escaped."""
         return f"{self.base}m:{model}"
+
+    def held(self, holder: str) -> str:
+        """The hash of what a holder has reserved."""
+        return f"{self.base}h:{holder}"
 
     def instance(self, identity: str) -> str:
         """The hash of an instance, given as :func:`identity_text`."""

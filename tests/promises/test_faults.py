@@ -242,11 +242,25 @@ async def test_with_memory_full_heartbeats_and_sweeps_go_on(
 
 COMMANDS = """
 +ping +evalsha +eval +info +time +hello +client|setname +client|setinfo +select
-+hmget +hset +hget +hgetall +hlen +hkeys +hdel +del +exists +pexpire +type
++hmget +hset +hsetnx +hget +hgetall +hlen +hkeys +hrandfield +hdel +del +exists +pexpire +type
 +zadd +zrem +zremrangebyrank +zcard +zcount +zscore +zmscore
 +zrange +zrangebylex +zlexcount +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange
 +xread
 """.split()  # noqa: SIM905  one word a command, as the guide prints it
+
+
+async def reserve_all_ways(registry: RedisModelRegistry) -> None:
+    """Every script of reservations, with every command."""
+    operations, executor = registry._operations, registry._executor
+    await registry.send_heartbeats(instances(3))
+    async with registry.reserve("glm@llm") as made:
+        holder = registry._reserver.holder.name
+        assert await executor.run(operations.renew(0, holder, 0, "other"))
+        await executor.run(operations.adopt(0, holder, [(7, made.instance.identity)]))
+        await registry.in_flight("glm@llm")
+    await executor.run(operations.unreserve(0, holder, [7]))
+    await executor.run(operations.reclaim(0))
+    assert set((await registry.in_flight("glm@llm")).values()) == {0}
 
 
 async def test_a_user_with_only_these_rights_can_do_everything(
@@ -289,6 +303,7 @@ async def test_a_user_with_only_these_rights_can_do_everything(
         bench.store.age(-100, away=True)
         await bench.sweep()
         await bench.checkers[0]._release()
+        await reserve_all_ways(registry)
         assert len(await registry.status()) == 1
         async with registry.view() as view, registry.watch() as watch:
             position = (await anext(watch)).position

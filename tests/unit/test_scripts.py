@@ -24,6 +24,7 @@ from redis_registry.store.following import Overdue
 from redis_registry.store.operations import Call, Operation, Operations, Term
 from redis_registry.store.outliers import Tally
 from redis_registry.store.replies import Orders, Page
+from redis_registry.store.reserving import Fleet
 from redis_registry.store.scripts import Script, load
 from tests.helpers import instance, instances
 
@@ -124,6 +125,12 @@ REPLIES: dict[str, Any] = {
     "release": 1,
     "ready": 1,
     "report": [],
+    "reserve": "m{x}:h:1",
+    "unreserve": 1,
+    "renew": None,
+    "adopt": [],
+    "reclaim": 0,
+    "flights": [],
     "loads": [0, b"0"],
     "outcome": [Outcome(Verdict.COUNTED)],
     "claim_probe": True,
@@ -153,6 +160,12 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.forget(term, ["m{x}:h:1"]),
         made.rebase(term, 0),
         made.release(term),
+        made.reserve(Fleet(item.model_name, [item]), [0], "holder", 1),
+        made.unreserve(3, "holder", [1]),
+        made.renew(3, "holder", 1, ""),
+        made.adopt(3, "holder", [(1, item.identity)]),
+        made.reclaim(3),
+        made.in_flight(item.model_name),
         made.report([Tally(item, failures=1)]),
         made.claim_probe(item),
         made.select(item.model_name),

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Reads instances, a page at a time, each judged by its deadline at this moment (L3). The
 -- instance hashes (and, reading all models, the indexes) are named by the indexes read here, in
--- the same slot: the one exception to "all keys in KEYS" (see docs/explanation/storage.md).
+-- the same slot: one of the exceptions to "all keys in KEYS" (see docs/explanation/storage.md).
 --
 -- KEYS  1 meta  2 events  3 models  4 deadlines  5 guard  6 overrides  7 aliases
 -- ARGV  1 header  2 actor  3 base of the partition's keys  4 model, or "" for all

@@ -7,6 +7,10 @@ local function remove_record(keys, identity, address, model, record)
   redis.call('ZREM', keys.down, identity)
   redis.call('ZREM', keys.out, identity)
   redis.call('ZREM', keys.index, address)
+  -- What is still reserved of it stays counted; its last reservation takes the entry along.
+  if string.sub(redis.call('HGET', keys.flights, identity) or '', 1, 2) == '0:' then
+    redis.call('HDEL', keys.flights, identity)
+  end
   if redis.call('EXISTS', keys.index) == 0 then
     redis.call('ZREM', keys.models, model)
     redis.call('HDEL', keys.tally, model)
