@@ -48,14 +48,17 @@ from redis_registry.selection import (
     Chooser,
     ConsistentHash,
     HowToChoose,
+    Key,
     Labels,
     LeastLoaded,
     Outstanding,
+    Pick,
     Policy,
     PowerOfTwo,
     Random,
     Reason,
     Rendezvous,
+    Requirement,
     RoundRobin,
     Weighted,
     choose,
@@ -63,8 +66,9 @@ from redis_registry.selection import (
     subset,
     why_not,
 )
-from redis_registry.settings import GuardSettings, RegistrySettings
-from redis_registry.store.replies import Hold, Status
+from redis_registry.settings import GuardSettings, OutlierSettings, RegistrySettings
+from redis_registry.store.outliers import Tally
+from redis_registry.store.replies import Hold, Outcome, Status, Verdict
 from redis_registry.sync_registry import SyncModelRegistry
 from redis_registry.telemetry import Telemetry
 from redis_registry.wire.aliases import Alias
@@ -94,6 +98,7 @@ __all__ = [
     "Identity",
     "InvalidInstance",
     "InvalidOverride",
+    "Key",
     "KeyConflict",
     "Kind",
     "Labels",
@@ -103,9 +108,12 @@ __all__ = [
     "Load",
     "ModelInstance",
     "OutOfMemory",
+    "Outcome",
+    "OutlierSettings",
     "Outstanding",
     "Override",
     "PartitionMismatch",
+    "Pick",
     "Policy",
     "PoolExhausted",
     "PowerOfTwo",
@@ -120,6 +128,7 @@ __all__ = [
     "RegistryUnavailable",
     "RemoteRegistry",
     "Rendezvous",
+    "Requirement",
     "RoundRobin",
     "Selector",
     "Snapshot",
@@ -129,7 +138,9 @@ __all__ = [
     "SyncRemoteRegistry",
     "SyncView",
     "SyncWatch",
+    "Tally",
     "Telemetry",
+    "Verdict",
     "View",
     "Watch",
     "Weighted",

@@ -116,13 +116,24 @@ class HeldOut(BaseModel):
     Attributes:
         cause: ``failures``: calls to it failed; it comes back through one probe. ``flapping``: it
             came and went too often; it comes back by itself.
-        until: The earliest moment at which it may come back, by Redis's clock.
+        until: The earliest moment at which it may come back, or be probed, by Redis's clock.
+        half_open: That moment was over when Redis answered: one probe, for whoever gets
+            ``claim_probe`` granted, decides whether it comes back.
     """
 
     model_config = ConfigDict(frozen=True)
 
     cause: Literal["failures", "flapping"]
     until: datetime
+    half_open: bool = False
+
+    def at(self, now: datetime) -> HeldOut | None:
+        """What remains of it at a later moment of Redis's clock; ``None``: it is over."""
+        if now < self.until or self.half_open:
+            return self
+        if self.cause == "flapping":
+            return None
+        return self.model_copy(update={"half_open": True})
 
 
 class Beat(Enum):

@@ -13,6 +13,7 @@ from redis_registry.model import MAX_TIMEOUT_SECS, MIN_TIMEOUT_SECS
 
 __all__ = [
     "GuardSettings",
+    "OutlierSettings",
     "RegistrySettings",
     "Secs",
     "Settings",
@@ -111,6 +112,69 @@ class GuardSettings(BaseSettings):
     max_hold_secs: Secs | None = None
 
 
+class OutlierSettings(BaseSettings):
+    """When is an instance kept out although it is healthy, and how does it come back.
+
+    Calls to it fail: out after ``consecutive_failures`` in a row, or when ``failure_share`` of
+    its calls fail. The time out doubles each time in a row; then one probe decides. Or it
+    *flaps*: each return from the dead (or crash) adds 1 to a penalty that decays (RFC 2439).
+    Never the last of a model that could take work, and never more than ``max_ejected_share``.
+
+    Attributes:
+        enabled: ``False``: what is reported is not even sent.
+        consecutive_failures: As in Envoy: one burst of bad luck is shorter.
+        failure_share: For the one that fails often, but not always.
+        min_calls: The share says nothing of fewer calls than this.
+        window_secs: A call this old weighs half; some minutes of LLM calls are enough to judge.
+        max_ejected_share: Of a model's living instances, but always one. Envoy's 10 % is
+            for large clusters; of three replicas one must be able to go.
+        base_ejection_secs: First time out, as in Envoy: a server that was restarted is back.
+        max_ejection_secs: Longest time out; who stayed in for as long begins anew.
+        probe_secs: How long a claimed probe may take before another may claim it: a slow
+            answer of a large model.
+        flap_damping: ``False``: who comes and goes is not held out for it.
+        flap_suppress: Held out from this penalty on: with the default at the third flap soon
+            after the first, as routers do (2,000 at 1,000 a flap).
+        flap_reuse: Held out until the penalty is down to this (routers: 750 at 1,000 a flap).
+        flap_half_life_secs: In which a penalty halves. Routers take 15 minutes; a worker needs
+            less to show that it stays. Nobody is held out for longer than four of them.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="REDIS_REGISTRY_OUTLIER_", extra="ignore"
+    )
+
+    enabled: bool = True
+    consecutive_failures: Annotated[int, Field(ge=1, le=1_000_000)] = 5
+    failure_share: _Share = 0.5
+    min_calls: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    window_secs: Secs = 60.0
+    max_ejected_share: _Share = 0.3
+    base_ejection_secs: Secs = 30.0
+    max_ejection_secs: Secs = 300.0
+    probe_secs: Secs = 60.0
+    flap_damping: bool = True
+    flap_suppress: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    flap_reuse: Annotated[float, Field(gt=0, le=1000)] = 0.75
+    flap_half_life_secs: Secs = 300.0
+
+    @model_validator(mode="after")
+    def _sane(self) -> Self:
+        if self.flap_reuse >= self.flap_suppress:
+            msg = (
+                f"flap_reuse ({self.flap_reuse:g}) must be below flap_suppress "
+                f"({self.flap_suppress:g}): else nobody is ever held out"
+            )
+            raise ValueError(msg)
+        if self.base_ejection_secs > self.max_ejection_secs:
+            msg = (
+                f"base_ejection_secs ({self.base_ejection_secs:g}) must not be above "
+                f"max_ejection_secs ({self.max_ejection_secs:g})"
+            )
+            raise ValueError(msg)
+        return self
+
+
 class RegistrySettings(Settings):
     """How one registry object behaves; read from ``REDIS_REGISTRY_*`` where not given.
 
@@ -142,6 +206,7 @@ class RegistrySettings(Settings):
         reverse_check_secs: Connect to an instance that speaks HTTP before it may be ready, for at
             most this long; 0.3 is enough in one network. ``None``: believe it.
         guard: Brakes on mass expiry.
+        outliers: Who is kept out for failing calls, or for coming and going.
     """
 
     model_config = SettingsConfigDict(
@@ -167,6 +232,7 @@ class RegistrySettings(Settings):
     advised_interval_secs: Secs | None = None
     reverse_check_secs: Annotated[float, Field(gt=0, le=5)] | None = None
     guard: GuardSettings = Field(default_factory=GuardSettings)
+    outliers: OutlierSettings = Field(default_factory=OutlierSettings)
 
     @model_validator(mode="after")
     def _sane(self) -> Self:

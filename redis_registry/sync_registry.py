@@ -21,6 +21,8 @@ from redis_registry.core.orders import (
     listed_overrides,
     said_by,
 )
+from redis_registry.core.outcomes import IGNORED, Counts, decides, untold
+from redis_registry.errors import RegistryError
 from redis_registry.model import (
     Beat,
     Identity,
@@ -37,11 +39,10 @@ from redis_registry.roles.loop_thread import LoopThread
 from redis_registry.roles.senders import Senders
 from redis_registry.roles.sync_following import SyncView, SyncWatch
 from redis_registry.roles.watch import BUFFER, Watch
-from redis_registry.selection import pick
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import AsyncExecutor, SyncExecutor
 from redis_registry.store.operations import UNKNOWN, Operations
-from redis_registry.store.replies import Status
+from redis_registry.store.replies import Outcome, Status
 from redis_registry.telemetry import DEAF, Telemetry
 from redis_registry.wire.aliases import Alias
 from redis_registry.wire.overrides import Override, Selector
@@ -69,6 +70,7 @@ class SyncModelRegistry:
         self.name = actor("sync")
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
+        self._counts = Counts()
         self._loop_thread = LoopThread(
             self._operations, lambda: AsyncExecutor(self.settings, telemetry=telemetry)
         )
@@ -93,9 +95,14 @@ class SyncModelRegistry:
         self.close()
 
     def close(self) -> None:
-        """End views and watches, stop speaking for announced instances, close the connections."""
+        """End views and watches, stop speaking for instances, tell what was counted, close."""
         self._loop_thread.close()
         self._senders.stop()
+        if tallies := self._counts.take():
+            try:
+                self._executor.run(self._operations.report(tallies))
+            except RegistryError as error:
+                untold(tallies, error)
         self._executor.close()
 
     def register_instance(self, instance: ModelInstance) -> bool:
@@ -155,9 +162,25 @@ class SyncModelRegistry:
         name = readable(model_name)
         if name is None:
             return None
-        sampled = self._executor.run(self._operations.sample(name))
-        chosen = pick(sampled, sample=True)
-        return chosen or pick(self.get_all_instances(name, healthy_only=True))
+        return self._executor.run(self._operations.select(name))
+
+    def report_failure(self, instance: ModelInstance, reason: str = "") -> Outcome:
+        """As :meth:`RedisModelRegistry.report_failure`."""
+        if not self.settings.outliers.enabled:
+            return IGNORED
+        tallies = self._counts.take_with_failure(checked(instance), reason)
+        return self._executor.run(self._operations.report(tallies))[-1]
+
+    def report_success(self, instance: ModelInstance) -> None:
+        """As :meth:`RedisModelRegistry.report_success`; told by a later report, or by close."""
+        if self.settings.outliers.enabled:
+            self._counts.succeed(checked(instance))
+            if decides(instance) or self._counts.due():
+                self._executor.run(self._operations.report(self._counts.take()))
+
+    def claim_probe(self, instance: ModelInstance) -> bool:
+        """As :meth:`RedisModelRegistry.claim_probe`."""
+        return self._executor.run(self._operations.claim_probe(checked(instance)))
 
     def announce(
         self, instance: ModelInstance, **how: Unpack[HowToAnnounce]

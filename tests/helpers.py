@@ -27,8 +27,13 @@ KNOWN = {
     "tally": "hash",
     "overrides": "hash",
     "aliases": "hash",
+    "out": "zset",
+    "reports": "zset",
 }
 
+
+OPTIONAL = {b"why", b"load", b"out", b"flaps", b"calls", b"ejected"}
+"""Fields that only some records have."""
 
 TIMES = {
     "meta": ("pulse", "swept", "recovery_from", "recovery_first", "recovery_at"),
@@ -196,14 +201,15 @@ class Store:
     def _text_record(self, key: str) -> dict[str, str]:
         """A record's terms and life, taken apart."""
         fields = cast("dict[bytes, bytes]", self.raw.hgetall(key))
-        assert set(fields) - {b"why", b"load", b"out"} == {
+        assert set(fields) - OPTIONAL == {
             b"terms",
             b"life",
             b"spec",
         }, f"half a record: {key}"
         flags, tail = fields[b"terms"].decode().split("|")
         health = fields[b"life"].decode().split("|")[0]
-        return {"check": flags[1], "tail": tail, "health": health}
+        out = fields.get(b"out", b"").decode()
+        return {"check": flags[1], "tail": tail, "health": health, "out": out}
 
     def _check_sets(self, records: dict[str, dict[str, str]]) -> None:
         living = {
@@ -214,6 +220,8 @@ class Store:
         assert set(self.scores("deadlines")) == living, "hash <=> deadline"
         down = {i for i, record in records.items() if record["health"] != "1"}
         assert set(self.scores("down")) == down, "hash <=> down"
+        out = {identity for identity, record in records.items() if record["out"]}
+        assert set(self.scores("out")) == out, "hash <=> out"
         counted = Counter(member.split(":", 1)[0] for member in living)
         assert self.hash("living") == {m: str(n) for m, n in counted.items()}
         models = {identity.split(":", 1)[0] for identity in records}

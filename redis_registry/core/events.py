@@ -43,6 +43,15 @@ class Kind(StrEnum):
     DRAINING = "draining"
     WEDGED = "wedged"
     FAILED = "failed"
+    EJECTED = "ejected"
+    """Too many calls to it failed: kept out."""
+
+    PROBING = "probing"
+    """Somebody has its one probe."""
+
+    RESTORED = "restored"
+    """The probe succeeded: back in."""
+
     REMOVED = "removed"
     FORGOTTEN = "forgotten"
     LEASE = "lease"

@@ -17,6 +17,7 @@ from redis_registry.http.api import api_routes
 from redis_registry.http.app import Application
 from redis_registry.http.doors.dbgpt import dbgpt_routes
 from redis_registry.http.operators import operator_routes
+from redis_registry.http.outcomes import outcome_routes
 from redis_registry.http.protocol import OneWriteProtocol
 from redis_registry.http.workers import worker_routes
 from redis_registry.registry import RedisModelRegistry
@@ -38,6 +39,7 @@ def application(registry: RedisModelRegistry) -> Application:
             *api_routes(registry),
             *worker_routes(registry),
             *operator_routes(registry),
+            *outcome_routes(registry),
             *dbgpt_routes(registry),
         ]
     )

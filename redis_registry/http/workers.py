@@ -30,21 +30,27 @@ from redis_registry.wire.workers import (
     Registering,
 )
 
-__all__ = ["worker_routes"]
+__all__ = ["body_of", "reply_of", "worker_routes"]
 
 B = TypeVar("B", bound=BaseModel)
 
 _log = logging.getLogger(__name__)
 
 
-async def _body(request: Request, kind: type[B]) -> B:
+async def body_of(request: Request, kind: type[B]) -> B:
+    """The body as ``kind``.
+
+    Raises:
+        HTTPError: It is not acceptable (422).
+    """
     try:
         return kind.model_validate_json(await request.body())
     except ValidationError as error:
         raise invalid(error, "body") from error
 
 
-def _reply(answer: BaseModel) -> Reply:
+def reply_of(answer: BaseModel) -> Reply:
+    """An answer as JSON, without what is not said."""
     return Reply(answer.model_dump_json(exclude_none=True).encode())
 
 
@@ -54,7 +60,7 @@ class _Workers:
 
     async def register(self, request: Request) -> Reply:
         """One without an incarnation is given one."""
-        asked = await _body(request, Registering)
+        asked = await body_of(request, Registering)
         instance = asked.instance
         readiness, reason = await self._seen(
             instance, instance.readiness, instance.reason or ""
@@ -75,7 +81,7 @@ class _Workers:
             # The name was made here, and the host that made the one on record is ahead.
             instance = instance.model_copy(update={"incarnation": name})
             await self._register(instance, asked)
-        return _reply(
+        return reply_of(
             Answer(
                 answer=Beat.TAKEN,
                 incarnation=instance.incarnation,
@@ -91,11 +97,11 @@ class _Workers:
 
     async def ready(self, request: Request) -> Reply:
         """Any readiness; ``ready`` where none is said."""
-        return await self._say(await _body(request, Readying))
+        return await self._say(await body_of(request, Readying))
 
     async def drain(self, request: Request) -> Reply:
         """As ``ready`` with the readiness ``draining``."""
-        asked = await _body(request, Readying)
+        asked = await body_of(request, Readying)
         return await self._say(
             asked.model_copy(update={"readiness": Readiness.DRAINING})
         )
@@ -112,12 +118,12 @@ class _Workers:
             deadline_secs=asked.patience_secs,
         )
         if not known:
-            return _reply(Answer(answer=Beat.REREGISTER))
-        return _reply(Answer(answer=Beat.TAKEN, readiness=readiness, reason=reason))
+            return reply_of(Answer(answer=Beat.REREGISTER))
+        return reply_of(Answer(answer=Beat.TAKEN, readiness=readiness, reason=reason))
 
     async def heartbeats(self, request: Request) -> Reply:
         """In one call to Redis, or two: those with a load, and those without."""
-        asked = await _body(request, Beats)
+        asked = await body_of(request, Beats)
         answers = [Beat.TAKEN] * len(asked.beats)
         for loaded in (True, False):
             places = [
@@ -137,18 +143,18 @@ class _Workers:
             for place, beat in zip(places, beats, strict=True):
                 answers[place] = beat
         advised = self._registry.settings.advised_interval_secs
-        return _reply(Answers(answers=answers, advised_interval_secs=advised))
+        return reply_of(Answers(answers=answers, advised_interval_secs=advised))
 
     async def deregister(self, request: Request) -> Reply:
         """It stays listed as unhealthy, or is removed where that is asked."""
-        asked = await _body(request, Leaving)
+        asked = await body_of(request, Leaving)
         leaving = asked.instance.model_copy(
             update={"remove_from_registry": asked.remove}
         )
         await self._registry.deregister_instance(
             leaving, deadline_secs=asked.patience_secs
         )
-        return _reply(Answer(answer=Beat.TAKEN))
+        return reply_of(Answer(answer=Beat.TAKEN))
 
     async def _seen(
         self, instance: ModelInstance, readiness: Readiness, reason: str

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from redis_registry.registry.operators import OperatorSide
+from redis_registry.registry.outcomes import OutcomeSide
 from redis_registry.registry.readers import ReaderSide
 from redis_registry.registry.workers import WorkerSide
 
 __all__ = ["RedisModelRegistry"]
 
 
-class RedisModelRegistry(WorkerSide, ReaderSide, OperatorSide):
+class RedisModelRegistry(WorkerSide, ReaderSide, OutcomeSide, OperatorSide):
     """A registry of model instances on one Redis, for event loops.
 
     Building one does no I/O and needs no event loop; the first awaited call connects, on the

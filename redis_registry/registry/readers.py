@@ -11,7 +11,6 @@ from redis_registry.registry.base import Base
 from redis_registry.roles.hub import scope_of
 from redis_registry.roles.view import View
 from redis_registry.roles.watch import BUFFER, Watch
-from redis_registry.selection import pick
 
 __all__ = ["ReaderSide"]
 
@@ -54,18 +53,16 @@ class ReaderSide(Base):
     async def select_one_health_instance(self, model_name: str) -> ModelInstance | None:
         """One instance that may take work, uniformly at random; ``None`` if there is none.
 
-        That is: healthy, enabled, ready, of a weight above 0 and not held out. When there is no
-        other, one that is only held out: a model's last instances never are.
+        That is: healthy, enabled, ready, of a weight above 0 and not held out. One that was
+        ejected and has served its time is chosen as any other, for exactly one probe over all
+        replicas: its ``held_out`` is set then, and how the call ended must be reported. When there
+        is no other, one that is only held out: a model's last instances never are.
         """
         name = readable(model_name)
         self._bind()
         if name is None:
             return None
-        sampled = await self._executor.run(self._operations.sample(name))
-        chosen = pick(sampled, sample=True)
-        if chosen is None:
-            chosen = pick(await self.get_all_instances(name, healthy_only=True))
-        return chosen
+        return await self._executor.run(self._operations.select(name))
 
     def watch(
         self,

@@ -20,11 +20,12 @@ from redis_registry.core.mirror import Change, Mirror
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
 from redis_registry.roles.copy_on_disk import DiskCopy, Saved
+from redis_registry.roles.loads import Loads
 from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue
 from redis_registry.store.operations import Operations
-from redis_registry.store.replies import NO_ORDERS, Page
+from redis_registry.store.replies import Page
 from redis_registry.wire.keys import escape, partition_of
 
 __all__ = ["Follower", "Listener"]
@@ -69,6 +70,7 @@ class Follower:
 
     Attributes:
         mirror: What is known; readable from any thread.
+        loads: Keeps the loads in it fresh, where somebody chooses by them.
         synced: Whether it was ever whole.
         shown: Whether there is anything to show: it was read, or was on disk.
         source: Where that is from: ``redis``, ``disk`` or ``None``.
@@ -84,6 +86,7 @@ class Follower:
         path: Path | None = None,
     ) -> None:
         self.mirror = Mirror()
+        self.loads = Loads(self.mirror, operations, executor)
         self.synced = asyncio.Event()
         self.shown = asyncio.Event()
         self.models = models
@@ -137,6 +140,7 @@ class Follower:
     def start(self) -> None:
         """Begin, on the running loop."""
         self.tail.add(self)
+        self.loads.open()
         self._starting = asyncio.get_running_loop().create_task(
             self._start(), name="redis-registry follower"
         )
@@ -146,6 +150,7 @@ class Follower:
         if self._copy is not None:
             await self._copy.write()
         await self.tail.remove(self)
+        await self.loads.aclose()
         begun = (self._starting, self._saving, *self._syncs.values())
         tasks = [task for task in begun if task]
         self._syncs.clear()
@@ -179,9 +184,8 @@ class Follower:
         if self._whole:
             return
         for home, rows in saved.rows.items():
-            orders = saved.orders.get(home, NO_ORDERS)
-            page = Page("", 0, self._wanted(rows), None, orders=orders)
-            self.mirror.add(home, page)
+            page = Page("", 0, self._wanted(rows), None)
+            self.mirror.add(home, page._replace(orders=saved.orders[home]))
         self._saved_at = time.monotonic() - saved.age_secs
         self.source = "disk"
         self.shown.set()
@@ -201,8 +205,7 @@ class Follower:
         if self.source != "redis":
             return None
         version = [(place.epoch, place.revision) for place in self.places]
-        orders = dict(self.mirror.decisions.by_partition)
-        return version, Saved(self.mirror.rows(), self.age_secs, orders)
+        return version, Saved(self.mirror.rows(), self.age_secs, self.mirror.orders)
 
     # --- what the tail tells ------------------------------------------------------------------
 

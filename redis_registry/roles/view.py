@@ -118,7 +118,10 @@ class ViewReads:
         chooser = self._choosers.get(policy) if not how else None
         if chooser is None:
             chooser = self._kept_chooser(policy, how)
-        return chooser.choose(self.snapshot(model_name).candidates, key)
+        follower = self._live
+        if chooser.by_load and model_name not in follower.loads.wanted:
+            follower.loads.want(model_name)
+        return chooser.choose(follower.mirror.snapshot(model_name).candidates, key)
 
     def chooser(
         self, policy: str | Policy = "weighted", **how: Unpack[HowToChoose]

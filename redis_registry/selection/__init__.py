@@ -15,6 +15,7 @@ from redis_registry.selection.labels import Labels, Requirement
 from redis_registry.selection.loads import LeastLoaded, PowerOfTwo
 from redis_registry.selection.outstanding import Outstanding
 from redis_registry.selection.policy import Pick, Policy, Random, RoundRobin, Weighted
+from redis_registry.selection.probing import awaits_probe, draw_probe
 from redis_registry.selection.subset import subset
 
 __all__ = [
@@ -38,7 +39,9 @@ __all__ = [
     "RoundRobin",
     "Weighted",
     "able",
+    "awaits_probe",
     "choose",
+    "draw_probe",
     "pick",
     "selectable",
     "subset",

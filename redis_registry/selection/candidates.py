@@ -73,7 +73,7 @@ class Candidates:
         When two threads come first at the same time, both build and one result is kept.
 
         Args:
-            key: What to keep it under; a policy takes a tuple that begins with its class.
+            key: What to keep it under; for a policy of your own, one that is its own.
             build: Makes it. The result must not refer to these candidates: a cycle would
                 outlive them.
         """
@@ -190,9 +190,9 @@ def _weights(candidates: Candidates) -> list[float]:
     weights = [1.0 if weight is None else weight for weight in given]
     if candidates.ramps is None:
         return weights
-    return [
-        weight * ramp for weight, ramp in zip(weights, candidates.ramps, strict=True)
-    ]
+    # A product that is too small for a float must not become 0.
+    ramped = zip(weights, candidates.ramps, strict=True)
+    return [weight * ramp or weight for weight, ramp in ramped]
 
 
 def _reported(candidates: Candidates) -> list[int]:

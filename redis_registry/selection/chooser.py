@@ -104,6 +104,7 @@ class Chooser:
 
     Attributes:
         outstanding: What this process has under way.
+        by_load: Whether the policy goes by reported loads, so that it pays to read them again.
 
     Raises:
         ConfigurationError: There is no such policy, or two of the arguments don't go together.
@@ -116,6 +117,7 @@ class Chooser:
         self._policy = (
             _named(policy)(self.outstanding) if isinstance(policy, str) else policy
         )
+        self.by_load = bool(getattr(self._policy, "by_load", False))
         labels = how.get("labels")
         self._labels = None if labels is None else Labels.of(labels)
         self._zones = _zones(how.get("zones") or ())

@@ -26,6 +26,8 @@ class PowerOfTwo:
         outstanding: What this process has under way.
     """
 
+    by_load = True
+
     def __init__(self, outstanding: Outstanding) -> None:
         self._outstanding = outstanding
 
@@ -57,6 +59,8 @@ class LeastLoaded:
     Args:
         outstanding: What this process has under way.
     """
+
+    by_load = True
 
     def __init__(self, outstanding: Outstanding) -> None:
         self._outstanding = outstanding

@@ -102,10 +102,11 @@ class Outstanding:
 
     def follow(self, tally: Tally) -> None:
         """Keep a tally up to date, while it lives: it is held weakly."""
+        models = tally.models
         with self._lock:
             for identity, count in self._counts.items():
                 tally.change(identity, count)
-            for model in tally.models:
+            for model in models:
                 living = [one for one in self._followers.get(model, ()) if one()]
                 self._followers[model] = [*living, ref(tally)]
 

@@ -16,7 +16,6 @@ __all__ = ["Pick", "Policy", "Random", "RoundRobin", "Weighted"]
 Pick = Callable[[Key | None], ModelInstance | None]
 """Takes a key, or ``None``, and gives an instance; called for each piece of work, from any thread."""
 
-_TURNS = 64  # that a round robin passes over before it takes anybody
 _GOLDEN = 0.6180339887498949
 
 
@@ -135,13 +134,13 @@ def _in_some_turns(
 ) -> Pick:
     """An instance takes part in as many of the rounds as its ramp says, evenly spread."""
     size = len(able)
-    otherwise = _by_shares(able, ramps)
 
-    def pick(key: Key | None) -> ModelInstance | None:
-        for turn, _ in zip(turns, range(_TURNS), strict=False):
-            lap, place = divmod(turn, size)
+    def pick(key: Key | None) -> ModelInstance:  # noqa: ARG001  a Pick
+        while (
+            True
+        ):  # it ends: whoever has the largest ramp, 1, takes part in all of them
+            lap, place = divmod(next(turns), size)
             if (lap + place) * _GOLDEN % 1.0 < ramps[place]:
                 return able[place]
-        return otherwise(key)
 
     return pick

@@ -124,6 +124,13 @@ class Calls:
         self._open(None)
         self._keys: dict[int, PartitionKeys] = {}
         self._default_timeout_ms = round(settings.heartbeat_timeout_secs * 1000)
+        outliers = settings.outliers
+        self._flap_rules = ""
+        if outliers.enabled and outliers.flap_damping:
+            self._flap_rules = (
+                f"{outliers.flap_suppress}|{outliers.flap_reuse}|"
+                f"{micros(outliers.flap_half_life_secs)}"
+            )
 
     def keys(self, partition: int) -> PartitionKeys:
         """The keys of a partition."""
@@ -181,6 +188,14 @@ class Calls:
     def _home(self, instance: ModelInstance) -> Operation[int]:
         partitions = yield from self._join()
         return partition_of(instance.model_name, partitions)
+
+    def flapping(self, keys: PartitionKeys) -> tuple[str, str, str]:
+        """What ``count_flap`` of lib/out.lua goes by."""
+        return (
+            self._flap_rules,
+            str(self.settings.outliers.max_ejected_share),
+            keys.base,
+        )
 
     def timeout_ms(self, instance: ModelInstance) -> int:
         """The silence, in ms, after which this instance is dead."""

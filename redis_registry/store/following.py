@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis_registry.store.calls import Call, Command, Operation
-from redis_registry.store.readers import Readers
+from redis_registry.store.readers import READ_PAGE, Readers
 from redis_registry.store.replies import Page
+from redis_registry.wire.keys import escape, partition_of
 
 __all__ = ["EVENTS_PAGE", "Entry", "Following", "Overdue"]
 
@@ -121,6 +122,23 @@ class Following(Readers):
             )
         ]
         return page
+
+    def loads(self, model_name: str) -> Operation[dict[str, bytes]]:
+        """What the instances of a model last reported, by identity text, as it lies there."""
+        partitions = yield from self._join()
+        home, model = partition_of(model_name, partitions), escape(model_name)
+        keys = self.keys(home)
+        after, found = b"0", dict[str, bytes]()
+        while True:
+            args = [keys.base, model, after, str(READ_PAGE)]
+            call: Call[list[Any]] = self._call(
+                "loads", home, args, list, index=keys.index(model)
+            )
+            ((more, after, *pairs),) = yield [call]
+            names = [name.decode() for name in pairs[::2]]
+            found.update(zip(names, pairs[1::2], strict=True))
+            if not more:
+                return found
 
     def tail(
         self, after: Mapping[int, int], block_secs: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 from redis_registry.store.calls import Call, Command, Operation
 from redis_registry.store.following import Following
 from redis_registry.store.operators import Operators
+from redis_registry.store.outliers import Outliers
 from redis_registry.store.readers import READ_PAGE
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
 from redis_registry.store.writers import UNKNOWN, Writers
@@ -21,5 +22,5 @@ __all__ = [
 ]
 
 
-class Operations(Writers, Following, Operators, Sweeping):
-    """What workers, readers, operators and checkers do."""
+class Operations(Writers, Following, Outliers, Operators, Sweeping):
+    """What workers, readers, callers, operators and checkers do."""

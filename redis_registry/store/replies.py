@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
@@ -19,10 +20,13 @@ __all__ = [
     "NO_ORDERS",
     "Hold",
     "Orders",
+    "Outcome",
     "Page",
     "Status",
     "Sweep",
+    "Verdict",
     "read_orders",
+    "read_outcomes",
     "read_page",
     "read_status",
     "read_sweep",
@@ -163,6 +167,62 @@ def _readable(decode: Callable[[bytes, bytes], T], flat: list[bytes]) -> Iterato
                 extra={"record": name.decode(errors="backslashreplace")},
                 exc_info=error,
             )
+
+
+class Verdict(StrEnum):
+    """What a report of failed calls has led to."""
+
+    COUNTED = "counted"
+    """Counted, where there was anything to count."""
+
+    EJECTED = "ejected"
+    """It is kept out now, by this report or an earlier one."""
+
+    SPARED = "spared"
+    """Enough failures, but it is the last one, or too many of its model are out already."""
+
+    RESTORED = "restored"
+    """It is back in: the call was its probe."""
+
+    LATE = "late"
+    """Nothing was changed: a newer life has the address, or it is unhealthy already."""
+
+    UNKNOWN = "unknown"
+    """The registry has no such instance."""
+
+    IGNORED = "ignored"
+    """Not sent: ``outliers.enabled`` is off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Answer to a report.
+
+    Attributes:
+        verdict: What it has led to.
+        until: When an ejected one may be probed, by Redis's clock.
+    """
+
+    verdict: Verdict
+    until: datetime | None = None
+
+
+_VERDICTS = {
+    b"c": Verdict.COUNTED,
+    b"o": Verdict.EJECTED,
+    b"s": Verdict.SPARED,
+    b"r": Verdict.RESTORED,
+    b"l": Verdict.LATE,
+    b"u": Verdict.UNKNOWN,
+}
+
+
+def read_outcomes(reply: list[bytes]) -> list[Outcome]:
+    """Type the reply of ``outcome.lua``."""
+    return [
+        Outcome(_VERDICTS[letter], _when(int(until)) if int(until) else None)
+        for letter, until in zip(reply[::2], reply[1::2], strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

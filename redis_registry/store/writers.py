@@ -80,6 +80,7 @@ class Writers(Calls):
                 escape(instance.reason or ""),
                 str(order),
                 mode,
+                *self.flapping(keys),
             ],
             lambda reply: (int(reply[0]), text(reply[1]) if reply[0] < 0 else ""),
             index=keys.index(model),
@@ -277,8 +278,11 @@ class Writers(Calls):
                         "revive",
                         home,
                         [
-                            f"{identity}:{instances[i].incarnation or ''}"
-                            for i, identity in zip(chunk, identities, strict=True)
+                            *self.flapping(keys),
+                            *(
+                                f"{identity}:{instances[i].incarnation or ''}"
+                                for i, identity in zip(chunk, identities, strict=True)
+                            ),
                         ],
                         texts,
                         more=[keys.instance(identity) for identity in identities],

@@ -38,6 +38,7 @@ __all__ = [
     "member_of",
     "merged_row",
     "row_at_rest",
+    "with_load",
 ]
 
 FORMAT = 1
@@ -82,9 +83,10 @@ _STATES = {
     b"d": (Health.UNHEALTHY, False),
     b"g": (Health.UNHEALTHY, False),
 }
-_CAUSES: dict[bytes, Literal["failures", "flapping"]] = {
-    b"e": "failures",
-    b"f": "flapping",
+_CAUSES: dict[bytes, tuple[Literal["failures", "flapping"], bool]] = {
+    b"e": ("failures", False),
+    b"h": ("failures", True),
+    b"f": ("flapping", False),
 }
 _BEFORE_SPEC = 12  # separators before the spec; see store/lua/lib/record.lua
 
@@ -214,9 +216,12 @@ def decode_row(raw: bytes) -> ModelInstance:
         since = max(int(since), int(spoke))
     fields["since"] = _from_timestamp(int(since) / 1_000_000, UTC)
     if out:
-        cause, until = out.split(b":")[:2]
+        letter, until = out.split(b":")[:2]
+        cause, half_open = _CAUSES[letter]
         fields["held_out"] = HeldOut(
-            cause=_CAUSES[cause], until=_from_timestamp(int(until) / 1_000_000, UTC)
+            cause=cause,
+            until=_from_timestamp(int(until) / 1_000_000, UTC),
+            half_open=half_open,
         )
     if load:
         fields["load"] = Load.model_validate_json(load)
@@ -228,11 +233,23 @@ _STATE, _HEALTH, _WHY, _LOAD, _OUT = 3, 4, 9, 10, 11
 
 
 def row_at_rest(raw: bytes) -> bytes:
-    """A row that was judged by its deadline, as its record has it: healthy until it is flipped."""
+    """A row that was judged by the clock, as its record has it: healthy until it is flipped."""
     parts = raw.split(b"|", _BEFORE_SPEC)
-    if parts[_STATE] == parts[_HEALTH]:
+    half_open = parts[_OUT].startswith(b"h")
+    if parts[_STATE] == parts[_HEALTH] and not half_open:
         return raw
     parts[_STATE] = parts[_HEALTH]
+    if half_open:
+        parts[_OUT] = b"e" + parts[_OUT][1:]
+    return b"|".join(parts)
+
+
+def with_load(raw: bytes, load: bytes) -> bytes:
+    """A row with another load; the same object when that is no news."""
+    parts = raw.split(b"|", _BEFORE_SPEC)
+    if parts[_LOAD] == load:
+        return raw
+    parts[_LOAD] = load
     return b"|".join(parts)
 
 

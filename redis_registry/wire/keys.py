@@ -17,6 +17,8 @@ key (after the tag)         type        holds
 ``guard``, ``tally``        hash        scopes held; flips counted per scope
 ``overrides``               hash        operators' overrides, by name
 ``aliases``                 hash        alias → model and who pointed it there
+``out``                     sorted set  identities of instances kept out, scores all 0
+``reports``                 sorted set  operation of a report → when it was counted (µs)
 ``m:<model>``               sorted set  ``host:port`` → revision of its registration
 ``i:<model>:<host>:<port>`` hash        one instance
 ==========================  ==========  =================================================

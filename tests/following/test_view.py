@@ -12,6 +12,7 @@ import pytest
 from redis_registry import (
     Health,
     InvalidInstance,
+    Load,
     ModelInstance,
     Readiness,
     RedisModelRegistry,
@@ -125,6 +126,26 @@ async def _beat(registry: RedisModelRegistry, item: ModelInstance) -> None:
     while True:
         await registry.send_heartbeat(item)
         await asyncio.sleep(0.2)
+
+
+async def test_who_chooses_by_load_gets_what_is_reported_now(
+    real: RedisModelRegistry,
+) -> None:
+    await real.send_heartbeats(instances(3))
+    async with real.view() as view:
+        assert view.select(MODEL, "least_loaded") is not None
+        busy = [Load(in_flight=n) for n in (5, 0, 9)]
+        await real.send_heartbeats(instances(3), busy)
+        await until_view(
+            lambda: (
+                {str(view.select(MODEL, "least_loaded")) for _ in range(9)}
+                == {str(view.instances(MODEL)[1])}
+                and view.instances(MODEL)[1].load == busy[1]
+            ),
+            "the idle one is chosen",
+        )
+        with view.outstanding.using(view.instances(MODEL)[1]):
+            pass
 
 
 async def test_a_flip_is_seen_once_it_is_made(bench: Bench) -> None:

@@ -244,7 +244,8 @@ COMMANDS = """
 +ping +evalsha +eval +info +time +hello +client|setname +client|setinfo +select
 +hmget +hset +hget +hgetall +hlen +hkeys +hdel +del +exists +pexpire +type
 +zadd +zrem +zremrangebyrank +zcard +zcount +zscore +zmscore
-+zrange +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange +xread
++zrange +zrangebylex +zlexcount +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange
++xread
 """.split()  # noqa: SIM905  one word a command, as the guide prints it
 
 
@@ -275,6 +276,10 @@ async def test_a_user_with_only_these_rights_can_do_everything(
         await registry.get_all_instances("prod", healthy_only=True)
         assert await registry.clear_override(made.name)
         assert await registry.remove_alias("prod")
+        for _ in range(5):
+            await registry.report_failure(instance(58))
+        await registry.report_success(instance(57))
+        await registry.claim_probe(instance(58))
         await registry.deregister_instance(instance(60))
         await registry.deregister_instance(instance(59, remove_from_registry=True))
         await registry.send_heartbeat(instance(60))

@@ -7,6 +7,7 @@ import random
 import threading
 import weakref
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from redis_registry import Candidates, Chooser, ModelInstance, Outstanding
 from redis_registry.model import Load
+from redis_registry.selection import POLICIES
 from tests.selection.fleets import fleet, instance, loaded, picks
 
 LOADS = ("least_loaded", "power_of_two")
@@ -122,38 +124,39 @@ def test_an_empty_outstanding_is_used_and_not_replaced() -> None:
     assert Chooser("least_loaded", outstanding=outstanding).outstanding is outstanding
 
 
-def test_threads_lose_nobody_and_end_with_nothing() -> None:
-    outstanding = Outstanding()
-    chooser = Chooser("least_loaded", outstanding=outstanding)
-    holder = [Candidates(fleet(7))]
-    errors: list[BaseException] = []
+def work_of_threads(chooser: Chooser, holder: list[Candidates]) -> None:
+    """Six threads pick and work, while the candidates are replaced."""
     start = threading.Barrier(6)
 
     def work() -> None:
-        try:
-            start.wait()
-            for number in range(3000):
-                chosen = chooser.choose(holder[0])
-                assert chosen
-                with outstanding.using(chosen):
-                    if number % 500 == 0:
-                        holder[0] = Candidates(fleet(7))
-        except BaseException as error:  # noqa: BLE001  told below
-            errors.append(error)
+        start.wait()
+        for number in range(2000):
+            chosen = chooser.choose(holder[0], str(number))
+            assert chosen
+            with chooser.outstanding.using(chosen):
+                if number % 500 == 0:
+                    holder[0] = Candidates(fleet(7))
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert not outstanding.counts
-    # Nobody got lost in the heap: seven pieces of work go to seven instances.
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(work) for _ in range(6)]:
+            done.result()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_threads_choose_at_once_and_leave_nothing(policy: str) -> None:
+    chooser = Chooser(policy)
+    work_of_threads(chooser, [Candidates(fleet(7))])
+    assert not chooser.outstanding.counts
+
+
+def test_threads_lose_nobody_in_the_heap() -> None:
+    chooser, holder = Chooser("least_loaded"), [Candidates(fleet(7))]
+    work_of_threads(chooser, holder)
     seen = Counter[str]()
     for _ in range(7):
         chosen = chooser.choose(holder[0])
         assert chosen
-        outstanding.begin(chosen)
+        chooser.outstanding.begin(chosen)
         seen[str(chosen.identity)] += 1
     assert len(seen) == 7
 
@@ -191,3 +194,13 @@ def test_the_heap_stays_small() -> None:
         with outstanding.using(chosen):
             chooser.choose(candidates)
     assert len(files._heap) <= 2 * 4 + 65
+
+
+def test_while_other_threads_hold_all_of_the_heap_it_still_chooses() -> None:
+    chooser = Chooser("least_loaded")
+    candidates = Candidates([loaded(0, 2), loaded(1, 1), loaded(2, 3)])
+    chooser.choose(candidates)
+    (follower,) = chooser.outstanding._followers["glm@llm"]
+    files: Any = follower()
+    files._heap.clear()
+    assert chooser.choose(candidates) is candidates.instances[1]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_registry import Candidates, Chooser, ConfigurationError, choose
+from redis_registry import Candidates, Chooser, ConfigurationError, Outstanding, choose
 from redis_registry.selection import POLICIES, Key, Pick
 from redis_registry.selection.policy import _alias
-from tests.selection.fleets import fleet, instance, picks
+from tests.selection.fleets import fleet, instance, loaded, picks, since
 
 # The 99th percentile of chi-squared, by degrees of freedom.
 CHI_SQUARED = {3: 11.34, 4: 13.28, 9: 21.67}
@@ -117,3 +117,26 @@ def test_bring_your_own_policy() -> None:
     instances = fleet(3)
     assert choose(instances, Last()) is instances[-1]
     assert choose([], Last()) is None
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("since_secs", [None, 1000])
+def test_extreme_weights_and_loads_break_no_policy(
+    policy: str, since_secs: float | None
+) -> None:
+    weights = [5e-324, 1e-300, 1, 1e308, 1.7e308, 0]
+    came = [None if since_secs is None else since(since_secs + n) for n in range(6)]
+    instances = [
+        loaded(n, in_flight=10**n, weight=weight, since=came[n])
+        for n, weight in enumerate(weights)
+    ]
+    outstanding = Outstanding()
+    chooser = Chooser(
+        policy, outstanding=outstanding, slow_start_secs=60, now=lambda: 1010.0
+    )
+    candidates = Candidates(instances)
+    for number in range(200):
+        chosen = chooser.choose(candidates, f"key-{number}")
+        assert chosen
+        assert chosen.weight
+        outstanding.begin(chosen)

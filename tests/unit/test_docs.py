@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_registry import GuardSettings, RegistrySettings
+from redis_registry import GuardSettings, OutlierSettings, RegistrySettings
 from redis_registry.remote import RemoteSettings
 from redis_registry.wire import keys
 from tests.helpers import KNOWN
@@ -46,10 +46,10 @@ def test_every_promise_has_a_mutant() -> None:
 
 def test_the_settings_page_names_every_setting_and_its_default() -> None:
     page = _read("docs/reference/settings.md")
-    for kind in (RegistrySettings, GuardSettings, RemoteSettings):
+    for kind in (RegistrySettings, GuardSettings, OutlierSettings, RemoteSettings):
         prefix = kind.model_config.get("env_prefix", "")
         for name, field in kind.model_fields.items():
-            if name != "guard":
+            if name not in ("guard", "outliers"):
                 variable = f"{prefix}{name.upper()}"
                 default = "required" if field.is_required() else field.default
                 assert f"| `{name}` | `{variable}` | `{default}` |" in page

@@ -12,14 +12,17 @@ from redis_registry import (
     Alias,
     Load,
     ModelInstance,
+    Outcome,
     Override,
     Readiness,
     RegistrySettings,
     Selector,
+    Verdict,
 )
 from redis_registry.store import operations as ops
 from redis_registry.store.following import Overdue
 from redis_registry.store.operations import Call, Operation, Operations, Term
+from redis_registry.store.outliers import Tally
 from redis_registry.store.replies import Orders, Page
 from redis_registry.store.scripts import Script, load
 from tests.helpers import instance, instances
@@ -121,6 +124,9 @@ REPLIES: dict[str, Any] = {
     "release": 1,
     "ready": 1,
     "report": [],
+    "loads": [0, b"0"],
+    "outcome": [Outcome(Verdict.COUNTED)],
+    "claim_probe": True,
     "overdue": Overdue(0, "e", 0, -1, 0, False, frozenset(), frozenset()),
 }
 
@@ -139,6 +145,7 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.status(),
         made.sweep(3, "holder"),
         made.overdue(3),
+        made.loads(item.model_name),
         made.page(3, "glm@llm", None),
         made.ready(item, Readiness.DRAINING, "why"),
         made.heartbeats([item], [Load(in_flight=1)]),
@@ -153,6 +160,9 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.remove_alias(item.model_name, "by me"),
         made.orders(),
         made.expire(term),
+        made.report([Tally(item, failures=1)]),
+        made.claim_probe(item),
+        made.select(item.model_name),
     ]
 
 

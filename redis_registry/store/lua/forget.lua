@@ -2,7 +2,7 @@
 -- Forgets instances that have been unhealthy for long enough (L6).
 --
 -- KEYS  1 meta  2 events  3 lease  4 models  5 deadlines  6 down  7 living  8 tally  9 guard
---       10… index and instance
+--       10 out  11… index and instance
 -- ARGV  1 header  2 actor  3 holder  4 token  5 epoch  6 forget after µs  7… identity
 -- Reply number forgotten
 -- @include open
@@ -11,14 +11,14 @@
 -- @include living
 -- @include remove
 local keys = { models = KEYS[4], deadlines = KEYS[5], down = KEYS[6], living = KEYS[7],
-  tally = KEYS[8], guard = KEYS[9] }
-for _, name in ipairs({ 'models', 'deadlines', 'down' }) do redis.call('ZCARD', keys[name]) end
+  tally = KEYS[8], guard = KEYS[9], out = KEYS[10] }
+for _, name in ipairs({ 'models', 'deadlines', 'down', 'out' }) do redis.call('ZCARD', keys[name]) end
 for _, name in ipairs({ 'living', 'tally', 'guard' }) do redis.call('HLEN', keys[name]) end
 local forgotten = 0
 for i = 7, #ARGV do
   local identity = ARGV[i]
   local model, address = string.match(identity, '^([^:]*):(.*)$')
-  keys.index, keys.instance = KEYS[10 + 2 * (i - 7)], KEYS[11 + 2 * (i - 7)]
+  keys.index, keys.instance = KEYS[11 + 2 * (i - 7)], KEYS[12 + 2 * (i - 7)]
   redis.call('ZCARD', keys.index)
   local since = redis.call('ZSCORE', keys.down, identity)
   local record = load_record(keys.instance)

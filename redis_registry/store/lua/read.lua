@@ -52,6 +52,14 @@ local function state_of(terms, health, model, deadline)
   return 'overdue'
 end
 
+-- What of the field "out" counts now; h: its time is over, and one probe may be claimed
+local function out_now(out)
+  local cause, till = string.match(out or '', '^(%l):(%d+)')
+  if not cause then return '' end
+  if tonumber(till) > now then return out end
+  return cause == 'e' and 'h' .. string.sub(out, 2) or ''
+end
+
 local function read(model, addresses)
   local identities, records, members = {}, {}, {}
   for _, address in ipairs(addresses) do
@@ -72,7 +80,7 @@ local function read(model, addresses)
     if not healthy_only or state == '1' or state == 'protected' then
       reply[#reply + 1] = identities[i] .. '|' .. terms .. '|' .. state .. '|' .. life .. '|'
         .. (deadline or '') .. '|' .. (record[4] or '') .. '|' .. (record[5] or '') .. '|'
-        .. (record[6] or '') .. '|' .. (record[3] or '')
+        .. out_now(record[6]) .. '|' .. (record[3] or '')
     end
   end
 end

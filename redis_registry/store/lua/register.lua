@@ -6,22 +6,26 @@
 -- calls arrive. A later call of the older one changes nothing.
 --
 -- KEYS  1 meta  2 events  3 models  4 index  5 deadlines  6 down  7 living
---       8 instance
+--       8 instance  9 out  10 guard
 -- ARGV  1 header  2 actor  3 identity  4 model  5 address  6 enabled  7 check  8 readiness
 --       9 timeout ms  10 inc  11 spec  12 reason of the readiness, escaped  13 its order, or 0
 --       14 mode: register | absent (whoever is there already only gets a heartbeat)
+--       15 flapping: threshold|until down to|half life µs, or "" for none  16 share that may be out
+--       17 base of the partition's keys
 -- Reply {revision of the record, 1 if it is new}, or {-1, incarnation that is there}: superseded
 -- @include open
 -- @include record
 -- @include living
-local MODELS, INDEX, DEADLINES, DOWN, LIVING, INSTANCE =
-  KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+-- @include out
+local MODELS, INDEX, DEADLINES, DOWN, LIVING, INSTANCE, OUT, GUARD =
+  KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local identity, model, address, absent = ARGV[3], ARGV[4], ARGV[5], ARGV[14] == 'absent'
 for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN }) do redis.call('ZCARD', key) end
 redis.call('HLEN', LIVING)
+keeping.new({ out = OUT, living = LIVING, deadlines = DEADLINES, guard = GUARD }, ARGV[17], ARGV[16])
 local old = load_record(INSTANCE)
 local record = { enabled = ARGV[6], check = ARGV[7], readiness = ARGV[8], timeout = ARGV[9],
-  inc = ARGV[10], spec = ARGV[11], why = '', out = '' }
+  inc = ARGV[10], spec = ARGV[11], why = '', out = '', flaps = old and old.flaps or '' }
 local order = tonumber(ARGV[13])
 if ARGV[12] ~= '' or order > 0 then
   record.why = now_text .. ':' .. ARGV[13] .. ':' .. ARGV[12]
@@ -34,6 +38,8 @@ elseif old.inc and standing(record.inc, old) == 'older' then
   return { -1, old.inc }
 elseif old.inc and standing(record.inc, old) == 'newer' then
   kind, cause = 'registered', 'new incarnation'
+  -- Failed calls were those of the life before; coming and going is the address's.
+  if string.sub(old.out, 1, 2) == 'f:' then record.out = old.out end
 else
   -- DB-GPT's rule: a repeated registration doesn't touch enabled and check. A part that can't
   -- be read is as good as none: registering again mends the record.
@@ -52,6 +58,9 @@ else
   end
 end
 
+-- A life that ended without a goodbye and is followed by another is a crash, noticed or not.
+local flapped = old and (old.health == 'x' or (old.health == '1' and cause == 'new incarnation'))
+  and count_flap(ARGV[15], model, identity, record)
 record.terms = record.enabled .. record.check .. record.readiness .. '|' .. record.timeout .. ':'
   .. record.inc
 record.timeout_us = tonumber(record.timeout) * 1000
@@ -82,5 +91,7 @@ if record.why ~= '' then
 elseif old and old.why ~= '' then
   redis.call('HDEL', INSTANCE, 'why')
 end
-if cause == 'new incarnation' then redis.call('HDEL', INSTANCE, 'load', 'out') end
+if cause == 'new incarnation' then redis.call('HDEL', INSTANCE, 'load', 'calls', 'ejected') end
+if flapped then redis.call('HSET', INSTANCE, 'flaps', record.flaps) end
+save_out(INSTANCE, identity, record.out, old and old.kept)
 return { tonumber(record.rev), old and 0 or 1 }

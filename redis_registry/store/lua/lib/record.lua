@@ -8,8 +8,9 @@
 --          why    since µs:order:escaped reason             of the readiness; only after a change.
 --                                                           order numbers what one life says
 --          load   JSON without "|", opaque to the scripts   what its last report said
+--          out    cause:until µs:…                         kept out of selection; see lib/out.lua
+--          flaps, calls, ejected                           what that is decided by; only of the troubled
 -- member   identity:timeout ms:incarnation   so that a heartbeat that believes otherwise misses
---          out    cause:until µs                           kept out of selection; only meanwhile
 -- row      identity|terms|state|life|newer deadline µs|why|load|out|spec
 --          (the last heartbeat was a timeout before the deadline)
 -- health   1: healthy, x: expired, d: deregistered, g: gone (its own incarnation said so); one
@@ -17,11 +18,19 @@
 -- readiness  s: starting, r: ready, n: not ready, d: draining, w: wedged, f: failed to start
 --
 -- Few fields, not eleven: a flip or a read is mostly the passing of arguments.
+
+-- Whether a text of the field "out" still keeps anybody out.
+local function keeps(out)
+  local cause, till = string.match(out or '', '^(%l):(%d+)')
+  return cause == 'e' or (cause == 'f' and tonumber(till) > now)
+end
+
 local function load_record(key)
-  local found = redis.call('HMGET', key, 'terms', 'life', 'spec', 'why', 'out')
+  local found = redis.call('HMGET', key, 'terms', 'life', 'spec', 'why', 'out', 'flaps')
   if not found[2] then return nil end
   local record = { terms = found[1] or '01r|0:', life = found[2], spec = found[3] or '',
-    why = found[4] or '', out = found[5] or '' }
+    why = found[4] or '', out = keeps(found[5]) and found[5] or '', kept = found[5],
+    flaps = found[6] or '' }
   record.enabled, record.check, record.readiness, record.timeout, record.inc =
     string.match(record.terms, '^(%d)(%d)(%l)|(%d+):([%w_-]*)$')
   record.health, record.since, record.deadline, record.rev =

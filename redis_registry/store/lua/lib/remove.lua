@@ -5,6 +5,7 @@ local function remove_record(keys, identity, address, model, record)
     count_living(keys.living, { [model] = -1 })
   end
   redis.call('ZREM', keys.down, identity)
+  redis.call('ZREM', keys.out, identity)
   redis.call('ZREM', keys.index, address)
   if redis.call('EXISTS', keys.index) == 0 then
     redis.call('ZREM', keys.models, model)
