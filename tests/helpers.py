@@ -25,10 +25,10 @@ KNOWN = {
     "living": "hash",
     "guard": "hash",
     "tally": "hash",
-    "overrides": "hash",
-    "aliases": "hash",
     "out": "zset",
     "reports": "zset",
+    "overrides": "hash",
+    "aliases": "hash",
 }
 
 

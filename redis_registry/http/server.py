@@ -38,8 +38,8 @@ def application(registry: RedisModelRegistry) -> Application:
         [
             *api_routes(registry),
             *worker_routes(registry),
-            *operator_routes(registry),
             *outcome_routes(registry),
+            *operator_routes(registry),
             *dbgpt_routes(registry),
         ]
     )

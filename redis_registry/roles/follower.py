@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
 from redis_registry.roles.copy_on_disk import DiskCopy, Saved
 from redis_registry.roles.loads import Loads
+from redis_registry.roles.reading import Reading
 from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue
@@ -29,11 +29,6 @@ from redis_registry.store.replies import Page
 from redis_registry.wire.keys import escape, partition_of
 
 __all__ = ["Follower", "Listener"]
-
-SPREAD_SECS = 0.5
-"""After a restart of Redis its readers read anew spread over this time."""
-
-BACKOFF_MOST_SECS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -95,14 +90,11 @@ class Follower:
         self.users = 0
         self.tail = tail
         self.source: str | None = None
-        self._error: RegistryError | None = None
         self._operations = operations
         self._executor = executor
         self._starting: asyncio.Task[None] | None = None
-        self._fresh: dict[int, Mirror] = {}
-        self._syncs: dict[int, asyncio.Task[None]] = {}
+        self._readings: dict[int, Reading] = {}
         self._whole: set[int] = set()
-        self._seen: dict[int, Place] = {}
         self._homes: dict[int, list[str]] = {}
         self._overdue: dict[int, frozenset[str]] = {}
         self._clock: dict[int, tuple[int, float]] = {}
@@ -118,7 +110,8 @@ class Follower:
     @property
     def error(self) -> RegistryError | None:
         """What is in the way at the moment."""
-        return self.tail.error or self._error
+        stuck = (reading.error for reading in self._readings.values())
+        return self.tail.error or next(filter(None, stuck), None)
 
     @property
     def homes(self) -> list[int]:
@@ -151,9 +144,9 @@ class Follower:
             await self._copy.write()
         await self.tail.remove(self)
         await self.loads.aclose()
-        begun = (self._starting, self._saving, *self._syncs.values())
-        tasks = [task for task in begun if task]
-        self._syncs.clear()
+        readings = [reading.task for reading in self._readings.values()]
+        tasks = [t for t in (self._starting, self._saving, *readings) if t]
+        self._readings.clear()
         for timer in self._letting_go.values():
             timer.cancel()
         for task in tasks:
@@ -213,11 +206,11 @@ class Follower:
         """The next change of a partition."""
         if not self.wants(entry):
             return
-        fresh = self._fresh.get(entry.partition)
-        if fresh is not None:
-            fresh.apply(entry)
+        reading = self._readings.get(entry.partition)
+        if reading is not None:
+            reading.fresh.apply(entry)
         change = self.mirror.apply(entry)
-        if fresh is None:  # else the resync to come tells of it
+        if reading is None:  # else the resync to come tells of it
             for listener in list(self.listeners):
                 listener.changed(change)
         elif change.model:
@@ -239,13 +232,20 @@ class Follower:
         """Changes are missing: read the partition anew."""
         if partition not in self._homes:
             return
-        self._seen.setdefault(partition, seen)
-        running = self._syncs.pop(partition, None)
-        if running is not None:
-            running.cancel()
-        self._fresh[partition] = Mirror(touched={})
-        self._syncs[partition] = asyncio.get_running_loop().create_task(
-            self._sync(partition, cause), name="redis-registry resync"
+        before = self._readings.pop(partition, None)
+        if before is not None:
+            before.task.cancel()
+            seen = before.seen
+            cause = Lost.EPOCH if before.cause == Lost.EPOCH else cause
+        self._readings[partition] = Reading(
+            partition,
+            self._homes[partition],
+            cause,
+            seen,
+            tail=self.tail,
+            operations=self._operations,
+            executor=self._executor,
+            done=self._swap,
         )
 
     def judge(self, partition: int, overdue: Overdue) -> None:
@@ -264,72 +264,14 @@ class Follower:
 
     # --- reading anew -------------------------------------------------------------------------
 
-    async def _sync(self, partition: int, cause: str) -> None:
-        if cause == Lost.EPOCH:
-            await asyncio.sleep(random.uniform(0, SPREAD_SECS))  # noqa: S311  jitter
-        attempt = 0
-        while True:
-            try:
-                if await self._read(partition):
-                    gone = await self._removed(partition, cause)
-                    break
-            except RegistryError as error:
-                self._error = error
-            except Exception:  # noqa: BLE001  whatever it is, the old mirror goes on serving
-                _log.exception("reading a partition anew failed, trying again")
-            attempt += 1
-            most = min(BACKOFF_MOST_SECS, 0.05 * 2 ** min(attempt, 10))
-            await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
-            self._fresh[partition] = Mirror(touched={})
-        self._error = None
-        self._swap(partition, cause, gone)
-
-    async def _read(self, partition: int) -> bool:
-        """Read all pages; whether they fit together with what the tail tells."""
-        fresh = self._fresh[partition]
-        newest = self.tail.places[partition]
-        for model in self._homes[partition]:
-            after, more = None, True
-            while more:
-                page = await self._executor.run(
-                    self._operations.page(partition, model, after)
-                )
-                fresh.add(partition, page)
-                if page.epoch != newest.epoch:
-                    self.tail.hurry()
-                    return False
-                newest = Place(page.epoch, max(newest.revision, page.revision))
-                after, more = page.after, page.after is not None
-        return await self.tail.reached(partition, newest)
-
-    async def _removed(self, partition: int, cause: str) -> set[str]:
-        """Whose removal is among the events not seen, as far as there still are any.
-
-        After a restart or a failover the stream mostly goes on where it was; after a flush it
-        begins anew.
-        """
-        gone: set[str] = set()
-        seen, before = self._seen[partition], None
-        while cause == Lost.EPOCH:
-            page = await self._executor.wait(self._operations.newest(partition, before))
-            for entry in page:
-                if entry.epoch == seen.epoch and entry.revision <= seen.revision:
-                    return gone
-                identity = Mirror.removed(entry)
-                if identity is not None:
-                    gone.add(identity)
-            if not page:
-                break
-            before = page[-1].revision
-        return gone
-
-    def _swap(self, partition: int, cause: str, gone: set[str]) -> None:
+    def _swap(self, reading: Reading) -> None:
         """The new mirror is whole: from here on it serves."""
-        fresh = self._fresh.pop(partition)
-        del self._syncs[partition], self._seen[partition]
-        keep_secs = self._keep_secs(partition, fresh, cause)
-        gone |= (fresh.touched or {}).keys()
-        changed = self.mirror.take_over(partition, fresh, keep=keep_secs > 0, gone=gone)
+        partition, cause = reading.partition, reading.cause
+        del self._readings[partition]
+        keep_secs = self._keep_secs(partition, reading.fresh, cause)
+        changed = self.mirror.take_over(
+            partition, reading.fresh, keep=keep_secs > 0, gone=reading.gone
+        )
         self.mirror.silence((), self._overdue.get(partition, ()))
         self._whole.add(partition)
         if keep_secs:
@@ -386,7 +328,7 @@ class Follower:
 
     def reading(self, partition: int) -> bool:
         """Whether a partition is being read anew at the moment."""
-        return partition in self._fresh
+        return partition in self._readings
 
     def now(self, partition: int) -> datetime:
         """Redis's clock, as far as it is known."""

@@ -23,4 +23,4 @@ __all__ = [
 
 
 class Operations(Writers, Following, Outliers, Operators, Sweeping):
-    """What workers, readers, callers, operators and checkers do."""
+    """What workers, readers, operators and checkers do."""

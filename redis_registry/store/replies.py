@@ -86,6 +86,62 @@ def read_sweep(reply: list[Any]) -> Sweep:
     )
 
 
+class Verdict(StrEnum):
+    """What a report of failed calls has led to."""
+
+    COUNTED = "counted"
+    """Counted, where there was anything to count."""
+
+    EJECTED = "ejected"
+    """It is kept out now, by this report or an earlier one."""
+
+    SPARED = "spared"
+    """Enough failures, but it is the last one, or too many of its model are out already."""
+
+    RESTORED = "restored"
+    """It is back in: the call was its probe."""
+
+    LATE = "late"
+    """Nothing was changed: a newer life has the address, or it is unhealthy already."""
+
+    UNKNOWN = "unknown"
+    """The registry has no such instance."""
+
+    IGNORED = "ignored"
+    """Not sent: ``outliers.enabled`` is off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Answer to a report.
+
+    Attributes:
+        verdict: What it has led to.
+        until: When an ejected one may be probed, by Redis's clock.
+    """
+
+    verdict: Verdict
+    until: datetime | None = None
+
+
+_VERDICTS = {
+    b"c": Verdict.COUNTED,
+    b"o": Verdict.EJECTED,
+    b"s": Verdict.SPARED,
+    b"r": Verdict.RESTORED,
+    b"l": Verdict.LATE,
+    b"u": Verdict.UNKNOWN,
+}
+
+
+def read_outcomes(reply: list[bytes]) -> list[Outcome]:
+    """Type the reply of ``outcome.lua``."""
+    return [
+        Outcome(_VERDICTS[letter], _when(int(until)) if int(until) else None)
+        for letter, until in zip(reply[::2], reply[1::2], strict=True)
+    ]
+
+
 class Orders(NamedTuple):
     """What operators have decided in one partition.
 
@@ -167,62 +223,6 @@ def _readable(decode: Callable[[bytes, bytes], T], flat: list[bytes]) -> Iterato
                 extra={"record": name.decode(errors="backslashreplace")},
                 exc_info=error,
             )
-
-
-class Verdict(StrEnum):
-    """What a report of failed calls has led to."""
-
-    COUNTED = "counted"
-    """Counted, where there was anything to count."""
-
-    EJECTED = "ejected"
-    """It is kept out now, by this report or an earlier one."""
-
-    SPARED = "spared"
-    """Enough failures, but it is the last one, or too many of its model are out already."""
-
-    RESTORED = "restored"
-    """It is back in: the call was its probe."""
-
-    LATE = "late"
-    """Nothing was changed: a newer life has the address, or it is unhealthy already."""
-
-    UNKNOWN = "unknown"
-    """The registry has no such instance."""
-
-    IGNORED = "ignored"
-    """Not sent: ``outliers.enabled`` is off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Answer to a report.
-
-    Attributes:
-        verdict: What it has led to.
-        until: When an ejected one may be probed, by Redis's clock.
-    """
-
-    verdict: Verdict
-    until: datetime | None = None
-
-
-_VERDICTS = {
-    b"c": Verdict.COUNTED,
-    b"o": Verdict.EJECTED,
-    b"s": Verdict.SPARED,
-    b"r": Verdict.RESTORED,
-    b"l": Verdict.LATE,
-    b"u": Verdict.UNKNOWN,
-}
-
-
-def read_outcomes(reply: list[bytes]) -> list[Outcome]:
-    """Type the reply of ``outcome.lua``."""
-    return [
-        Outcome(_VERDICTS[letter], _when(int(until)) if int(until) else None)
-        for letter, until in zip(reply[::2], reply[1::2], strict=True)
-    ]
 
 
 @dataclass(frozen=True, slots=True)

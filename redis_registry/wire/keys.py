@@ -15,10 +15,10 @@ key (after the tag)         type        holds
 ``models``                  sorted set  model → revision of its first instance
 ``living``                  hash        model → how many of it are among the deadlines
 ``guard``, ``tally``        hash        scopes held; flips counted per scope
-``overrides``               hash        operators' overrides, by name
-``aliases``                 hash        alias → model and who pointed it there
 ``out``                     sorted set  identities of instances kept out, scores all 0
 ``reports``                 sorted set  operation of a report → when it was counted (µs)
+``overrides``               hash        operators' overrides, by name
+``aliases``                 hash        alias → model and who pointed it there
 ``m:<model>``               sorted set  ``host:port`` → revision of its registration
 ``i:<model>:<host>:<port>`` hash        one instance
 ==========================  ==========  =================================================

@@ -634,7 +634,7 @@ MUTANTS = [
         "removed before a restart, kept after it",
         "following/test_view.py::test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart",
         (
-            "redis_registry/roles/follower.py",
+            "redis_registry/roles/reading.py",
             "gone.add(identity)",
             "gone.discard(identity)",
         ),

@@ -269,6 +269,10 @@ async def test_a_user_with_only_these_rights_can_do_everything(
         bench.store.silence(*instances(30))
         await bench.sweep()
         await registry.select_one_health_instance("glm@llm")
+        for _ in range(5):
+            await registry.report_failure(instance(58))
+        await registry.report_success(instance(57))
+        await registry.claim_probe(instance(58))
         made = await registry.override(Selector(zone="x"), weight=0, reason="why")
         await registry.override(instance(), weight=0, reason="x", expires_secs=0.001)
         await bench.sweep()
@@ -276,10 +280,6 @@ async def test_a_user_with_only_these_rights_can_do_everything(
         await registry.get_all_instances("prod", healthy_only=True)
         assert await registry.clear_override(made.name)
         assert await registry.remove_alias("prod")
-        for _ in range(5):
-            await registry.report_failure(instance(58))
-        await registry.report_success(instance(57))
-        await registry.claim_probe(instance(58))
         await registry.deregister_instance(instance(60))
         await registry.deregister_instance(instance(59, remove_from_registry=True))
         await registry.send_heartbeat(instance(60))

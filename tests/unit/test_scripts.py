@@ -153,6 +153,9 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.forget(term, ["m{x}:h:1"]),
         made.rebase(term, 0),
         made.release(term),
+        made.report([Tally(item, failures=1)]),
+        made.claim_probe(item),
+        made.select(item.model_name),
         made.override(an_override(Selector.of(item)), expires_secs=None),
         made.override(an_override(Selector(host="a*")), expires_secs=1),
         made.clear_override("o", "by me"),
@@ -160,9 +163,6 @@ def every_operation(made: Operations, item: ModelInstance) -> list[Operation[Any
         made.remove_alias(item.model_name, "by me"),
         made.orders(),
         made.expire(term),
-        made.report([Tally(item, failures=1)]),
-        made.claim_probe(item),
-        made.select(item.model_name),
     ]
 
 
