@@ -18,7 +18,7 @@ from redis_registry.errors import FormatMismatch
 from redis_registry.model import Health, ModelInstance
 from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry
-from redis_registry.store.replies import Page
+from redis_registry.store.replies import Orders, Page
 from redis_registry.wire.codec import (
     UNREADABLE,
     decode_row,
@@ -127,18 +127,14 @@ class _Model:
         self.version = 0
         self._made: tuple[int, Snapshot] | None = None
 
-    def instances(self) -> Iterator[ModelInstance]:
-        """As they say they are, or their silence says."""
-        # Copied in one step, for the writer may be at work in another thread.
-        found = (row.instance for row in list(self.rows.values()))
-        return (item for item in found if item)
-
     def snapshot(self, overrides: Overrides) -> Snapshot:
         made, version = self._made, self.version
         if made is not None and made[0] == version:
             return made[1]
-        found = (overrides.apply(item, 0) for item in self.instances())
-        snapshot = Snapshot(self.name, Candidates(found))
+        # Copied in one step, for the writer may be at work in another thread.
+        found = (row.instance for row in list(self.rows.values()))
+        shown = (overrides.apply(item, 0) for item in found if item)
+        snapshot = Snapshot(self.name, Candidates(shown))
         self._made = (version, snapshot)
         return snapshot
 
@@ -229,6 +225,11 @@ class Mirror:
             found.setdefault(model.partition, []).extend(rows)
         return found
 
+    @property
+    def orders(self) -> Mapping[int, Orders]:
+        """What operators have decided, of each partition."""
+        return self.decisions.by_partition
+
     def row(self, identity: str) -> Row | None:
         """The row of an instance."""
         model = self.models.get(_model_of(identity))
@@ -260,7 +261,9 @@ class Mirror:
     def apply(self, entry: Entry) -> Change:
         """Take in an entry of the stream."""
         if is_decision(entry):
-            return Change(entry, "", None, None, frozenset(self._decide(entry)))
+            names = self.decisions.tell(entry, reading=self.touched is not None)
+            turned = self._turn(entry.partition, names)
+            return Change(entry, "", None, None, frozenset(turned))
         kind = kind_of(entry.head)
         if b"|" not in entry.about:
             if kind not in _ENDS:
@@ -280,10 +283,6 @@ class Mirror:
             self._put(entry.partition, identity, new)
         return Change(entry, _model_of(identity), old, new)
 
-    def _decide(self, entry: Entry) -> set[str]:
-        models = self.decisions.tell(entry, reading=self.touched is not None)
-        return self._turn(entry.partition, models)
-
     def _turn(self, partition: int, names: set[str] | None) -> set[str]:
         """Have models shown anew; ``None``: all of a partition."""
         if names is None:
@@ -295,9 +294,8 @@ class Mirror:
 
     def expire(self, partition: int, now_us: int) -> set[str]:
         """Leave out overrides that have ended; names of the models that may have changed."""
-        if not self.decisions.expire(partition, now_us):
-            return set()
-        return self._turn(partition, None)
+        ended = self.decisions.expire(partition, now_us)
+        return self._turn(partition, None) if ended else set()
 
     def add(self, partition: int, page: Page) -> None:
         """Take in a page of a snapshot that is being read."""

@@ -25,7 +25,7 @@ from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue
 from redis_registry.store.operations import Operations
-from redis_registry.store.replies import NO_ORDERS, Page
+from redis_registry.store.replies import Page
 from redis_registry.wire.keys import escape, partition_of
 
 __all__ = ["Follower", "Listener"]
@@ -177,9 +177,8 @@ class Follower:
         if self._whole:
             return
         for home, rows in saved.rows.items():
-            orders = saved.orders.get(home, NO_ORDERS)
-            page = Page("", 0, self._wanted(rows), None, orders=orders)
-            self.mirror.add(home, page)
+            page = Page("", 0, self._wanted(rows), None)
+            self.mirror.add(home, page._replace(orders=saved.orders[home]))
         self._saved_at = time.monotonic() - saved.age_secs
         self.source = "disk"
         self.shown.set()
@@ -199,8 +198,7 @@ class Follower:
         if self.source != "redis":
             return None
         version = [(place.epoch, place.revision) for place in self.places]
-        orders = dict(self.mirror.decisions.by_partition)
-        return version, Saved(self.mirror.rows(), self.age_secs, orders)
+        return version, Saved(self.mirror.rows(), self.age_secs, self.mirror.orders)
 
     # --- what the tail tells ------------------------------------------------------------------
 

@@ -527,8 +527,8 @@ MUTANTS = [
         "following/test_decisions.py::test_a_view_honours_overrides_from_the_first_to_the_last",
         (
             "redis_registry/core/mirror.py",
-            "found = (overrides.apply(item, 0) for item in self.instances())",
-            "found = self.instances()",
+            "shown = (overrides.apply(item, 0) for item in found if item)",
+            "shown = (item for item in found if item)",
         ),
     ),
     mutant(
