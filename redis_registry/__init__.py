@@ -5,7 +5,7 @@ from importlib.metadata import version as _version
 from redis_registry import errors
 from redis_registry.core.address import own_address
 from redis_registry.core.events import Event, Kind
-from redis_registry.core.mirror import Snapshot
+from redis_registry.core.rows import Snapshot
 from redis_registry.errors import (
     AccessDenied,
     AgentError,

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Protocol
 
 from redis_registry.core.decisions import concerns, is_decision
-from redis_registry.core.mirror import Change, Mirror
+from redis_registry.core.mirror import Mirror
+from redis_registry.core.rows import Change
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
 from redis_registry.roles.copy_on_disk import DiskCopy, Saved
 from redis_registry.roles.loads import Loads
+from redis_registry.roles.probing import Probing
 from redis_registry.roles.reading import Reading
 from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
@@ -65,6 +67,7 @@ class Follower:
 
     Attributes:
         mirror: What is known; readable from any thread.
+        probing: Asks for probes of those who were ejected, where somebody chooses.
         loads: Keeps the loads in it fresh, where somebody chooses by them.
         synced: Whether it was ever whole.
         shown: Whether there is anything to show: it was read, or was on disk.
@@ -82,6 +85,7 @@ class Follower:
     ) -> None:
         self.mirror = Mirror()
         self.loads = Loads(self.mirror, operations, executor)
+        self.probing = Probing(operations, executor)
         self.synced = asyncio.Event()
         self.shown = asyncio.Event()
         self.models = models
@@ -134,6 +138,7 @@ class Follower:
         """Begin, on the running loop."""
         self.tail.add(self)
         self.loads.open()
+        self.probing.open()
         self._starting = asyncio.get_running_loop().create_task(
             self._start(), name="redis-registry follower"
         )
@@ -144,6 +149,7 @@ class Follower:
             await self._copy.write()
         await self.tail.remove(self)
         await self.loads.aclose()
+        await self.probing.aclose()
         readings = [reading.task for reading in self._readings.values()]
         tasks = [t for t in (self._starting, self._saving, *readings) if t]
         self._readings.clear()
@@ -256,6 +262,7 @@ class Follower:
         if partition in self._homes and (before or overdue.members):
             self._turn(self.mirror.silence(before, overdue.members))
         self._turn(self.mirror.expire(partition, overdue.now_us))
+        self._turn(self.mirror.serve_time(partition, overdue.now_us))
 
     def _turn(self, models: set[str]) -> None:
         if models:
@@ -273,6 +280,7 @@ class Follower:
             partition, reading.fresh, keep=keep_secs > 0, gone=reading.gone
         )
         self.mirror.silence((), self._overdue.get(partition, ()))
+        self.mirror.serve_time(partition, self._clock[partition][0])
         self._whole.add(partition)
         if keep_secs:
             self._keep(partition, keep_secs)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from redis_registry.core.events import position_text
-from redis_registry.core.mirror import Change, Snapshot
+from redis_registry.core.rows import Change, Snapshot
 from redis_registry.errors import RegistryClosed, RegistryUnavailable
 from redis_registry.model import ModelInstance
 from redis_registry.roles.follower import Follower
@@ -100,6 +100,8 @@ class ViewReads:
 
         Answers in microseconds, and remembers from call to call what a policy has to (whose turn
         it is). With labels, zones and the like it is faster to keep what :meth:`chooser` gives.
+        One that was ejected and has served its time is among the answers for exactly one probe
+        over all replicas; it has ``held_out`` then, and how the call ended must be reported.
 
         Example:
             >>> view.select("glm@llm", "power_of_two")
@@ -121,7 +123,12 @@ class ViewReads:
         follower = self._live
         if chooser.by_load and model_name not in follower.loads.wanted:
             follower.loads.want(model_name)
-        return chooser.choose(follower.mirror.snapshot(model_name).candidates, key)
+        snapshot = follower.mirror.snapshot(model_name)
+        if follower.mirror.awaiting or follower.probing.granted:
+            probe = follower.probing.draw(snapshot)
+            if probe is not None:
+                return probe
+        return chooser.choose(snapshot.candidates, key)
 
     def chooser(
         self, policy: str | Policy = "weighted", **how: Unpack[HowToChoose]

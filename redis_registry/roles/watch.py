@@ -17,7 +17,7 @@ from redis_registry.core.events import (
     position_of,
     position_text,
 )
-from redis_registry.core.mirror import Change
+from redis_registry.core.rows import Change
 from redis_registry.errors import (
     ConfigurationError,
     RegistryClosed,
