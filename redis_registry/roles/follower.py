@@ -101,7 +101,6 @@ class Follower:
         self._whole: set[int] = set()
         self._homes: dict[int, list[str]] = {}
         self._overdue: dict[int, frozenset[str]] = {}
-        self._clock: dict[int, tuple[int, float]] = {}
         self._letting_go: dict[int, asyncio.TimerHandle] = {}
         self._copy = (
             None
@@ -256,7 +255,6 @@ class Follower:
 
     def judge(self, partition: int, overdue: Overdue) -> None:
         """Who is overdue."""
-        self._clock[partition] = overdue.now_us, time.monotonic()
         before = self._overdue.get(partition, frozenset())
         self._overdue[partition] = overdue.members
         if partition in self._homes and (before or overdue.members):
@@ -279,8 +277,10 @@ class Follower:
         changed = self.mirror.take_over(
             partition, reading.fresh, keep=keep_secs > 0, gone=reading.gone
         )
-        self.mirror.silence((), self._overdue.get(partition, ()))
-        self.mirror.serve_time(partition, self._clock[partition][0])
+        overdue, _ = self.tail.heard[partition]
+        self._overdue[partition] = overdue.members
+        self.mirror.silence((), overdue.members)
+        self.mirror.serve_time(partition, overdue.now_us)
         self._whole.add(partition)
         if keep_secs:
             self._keep(partition, keep_secs)
@@ -339,9 +339,13 @@ class Follower:
         return partition in self._readings
 
     def now(self, partition: int) -> datetime:
-        """Redis's clock, as far as it is known."""
-        then_us, heard = self._clock.get(partition, (0, time.monotonic()))
-        return EPOCH + timedelta(microseconds=then_us, seconds=time.monotonic() - heard)
+        """Redis's clock, as far as it is known; 1970 before Redis has answered."""
+        found = self.tail.heard.get(partition)
+        if found is None:
+            return EPOCH
+        overdue, heard = found
+        secs = time.monotonic() - heard
+        return EPOCH + timedelta(microseconds=overdue.now_us, seconds=secs)
 
     @property
     def age_secs(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
@@ -15,7 +15,14 @@ from redis_registry.errors import RegistryClosed, RegistryUnavailable
 from redis_registry.model import ModelInstance
 from redis_registry.roles.follower import Follower
 from redis_registry.roles.hub import Hub, Scope
-from redis_registry.selection import Chooser, HowToChoose, Key, Outstanding, Policy
+from redis_registry.selection import (
+    Chooser,
+    HowToChoose,
+    Key,
+    Labels,
+    Outstanding,
+    Policy,
+)
 
 __all__ = ["STALE_SECS", "View", "ViewReads"]
 
@@ -129,6 +136,38 @@ class ViewReads:
             if probe is not None:
                 return probe
         return chooser.choose(snapshot.candidates, key)
+
+    def able(
+        self,
+        model_name: str,
+        labels: Labels | str | None = None,
+        *,
+        zones: Iterable[str] = (),
+        strict_zones: bool = False,
+    ) -> tuple[ModelInstance, ...]:
+        """Those that may take new work, from memory; what ``reserve`` may pick from.
+
+        Example:
+            >>> async with registry.reserve(
+            ...     "glm@llm", candidates=lambda: view.able("glm@llm", "gpu=a100")
+            ... ) as reservation:
+            ...     await call(reservation.instance)
+
+        Args:
+            model_name: Exact name.
+            labels: Only those with these.
+            zones: In order of preference; the next only when the one before has nobody able.
+            strict_zones: Nobody from other zones than these.
+
+        Raises:
+            ConfigurationError: The labels can't be read.
+        """
+        found = self.snapshot(model_name).candidates
+        if labels is not None:
+            found = found.narrowed(Labels.of(labels))
+        if order := tuple(zones):
+            found = found.nearest(order, strict=strict_zones)
+        return found.able
 
     def chooser(
         self, policy: str | Policy = "weighted", **how: Unpack[HowToChoose]
