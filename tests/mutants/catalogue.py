@@ -526,7 +526,7 @@ MUTANTS = [
         "a view shows what the worker says",
         "following/test_decisions.py::test_a_view_honours_overrides_from_the_first_to_the_last",
         (
-            "redis_registry/core/mirror.py",
+            "redis_registry/core/rows.py",
             "shown = (overrides.apply(item, 0) for item in found if item)",
             "shown = (item for item in found if item)",
         ),
