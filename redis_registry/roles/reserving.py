@@ -104,7 +104,7 @@ class Reserver:
         if hint is None:
             hint = FRESH_SECS
         wanted = min(max(hint, LEAST_PAUSE_SECS), MOST_PAUSE_SECS)
-        return min(left_secs, wanted * random.uniform(0.5, 1.5))  # noqa: S311
+        return min(left_secs, wanted * random.uniform(0.5, 1.0))  # noqa: S311
 
     def _fleet(
         self, model_name: str, candidates: GiveCandidates | None
