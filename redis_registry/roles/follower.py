@@ -119,7 +119,7 @@ class Follower:
     @property
     def homes(self) -> list[int]:
         """The partitions it follows, once they are known."""
-        return list(self._homes)
+        return sorted(self._homes)
 
     @property
     def confirmed(self) -> float:
@@ -131,7 +131,7 @@ class Follower:
     @property
     def places(self) -> list[Place]:
         """How far each of its partitions has been read."""
-        return [self.tail.places[home] for home in self._homes]
+        return [self.tail.places[home] for home in self.homes]
 
     def start(self) -> None:
         """Begin, on the running loop."""

@@ -42,6 +42,7 @@ class Lost:
     TRIMMED = "trimmed"
     EPOCH = "new epoch"
     SLOW = "slow consumer"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)

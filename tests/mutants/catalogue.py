@@ -599,8 +599,8 @@ MUTANTS = [
         "following/test_watch.py::test_a_position_that_was_trimmed_gets_a_named_resync",
         (
             "redis_registry/roles/watch.py",
-            "if not entries or entries[0].revision != after + 1:",
-            "if not entries:",
+            "if entries and entries[0].revision == after + 1:",
+            "if entries:",
         ),
     ),
     mutant(
