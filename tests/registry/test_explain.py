@@ -435,7 +435,9 @@ async def test_the_last_ones_held_out_are_chosen_and_it_says_so(bench: Bench) ->
     )
     model = await bench.registry.explain("glm@llm")
     assert (model.selectable, model.last_resort) == (0, True)
-    assert model.because.startswith("none of 2 may receive work: 1 failures, 1 startin")
+    assert model.because.startswith(
+        "none of 2 may receive work: 1 failures, 1 starting"
+    )
     chosen = await bench.registry.select_one_health_instance("glm@llm")
     assert chosen is not None
     assert chosen.port == IT.port
