@@ -5,6 +5,13 @@ from importlib.metadata import version as _version
 from redis_registry import errors
 from redis_registry.core.address import own_address
 from redis_registry.core.events import Event, Kind
+from redis_registry.core.explanation import (
+    Explanation,
+    ModelExplanation,
+    Penalties,
+    Protection,
+    Transition,
+)
 from redis_registry.core.rows import Snapshot
 from redis_registry.errors import (
     AccessDenied,
@@ -91,6 +98,7 @@ __all__ = [
     "ConsistentHash",
     "EmbeddedServerError",
     "Event",
+    "Explanation",
     "FormatMismatch",
     "GuardSettings",
     "Health",
@@ -108,6 +116,7 @@ __all__ = [
     "LeastLoaded",
     "LimitReached",
     "Load",
+    "ModelExplanation",
     "ModelInstance",
     "NoneAvailable",
     "OutOfMemory",
@@ -116,10 +125,12 @@ __all__ = [
     "Outstanding",
     "Override",
     "PartitionMismatch",
+    "Penalties",
     "Pick",
     "Policy",
     "PoolExhausted",
     "PowerOfTwo",
+    "Protection",
     "Random",
     "Readiness",
     "Reason",
@@ -144,6 +155,7 @@ __all__ = [
     "SyncWatch",
     "Tally",
     "Telemetry",
+    "Transition",
     "Verdict",
     "View",
     "Watch",

@@ -7,8 +7,14 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, overload
 
+from redis_registry.core.explaining import (
+    asked_for,
+    explained_instance,
+    explained_model,
+)
+from redis_registry.core.explanation import Explanation, ModelExplanation
 from redis_registry.core.inputs import (
     actor,
     author_or_self,
@@ -174,6 +180,20 @@ class SyncModelRegistry:
         if name is None:
             return None
         return self._executor.run(self._operations.select(name))
+
+    @overload
+    def explain(self, what: str) -> ModelExplanation: ...
+    @overload
+    def explain(self, what: Identity | ModelInstance) -> Explanation: ...
+    def explain(
+        self, what: str | Identity | ModelInstance
+    ) -> Explanation | ModelExplanation:
+        """As :meth:`RedisModelRegistry.explain`."""
+        name, identity = asked_for(what)
+        found = self._executor.run(self._operations.explain(name, identity))
+        if identity is None:
+            return explained_model(found, self.settings)
+        return explained_instance(found, self.settings)
 
     def report_failure(self, instance: ModelInstance, reason: str = "") -> Outcome:
         """As :meth:`RedisModelRegistry.report_failure`."""

@@ -1,4 +1,4 @@
-"""The commands: ``agent``, ``serve``, ``list``, ``status``, ``version``, and the operators'."""
+"""The commands: ``agent``, ``serve``, ``list``, ``status``, ``version``, ``explain``, and the operators'."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from redis_registry.cli.common import (
     reading,
     told,
 )
+from redis_registry.cli.explain import explain
 from redis_registry.cli.operators import (
     alias,
     aliases,
@@ -57,7 +58,7 @@ app.command(epilog=EXIT_CODES, context_settings={"allow_interspersed_args": Fals
 )
 
 
-for command in (override, overrides, clear_override, alias, aliases):
+for command in (explain, override, overrides, clear_override, alias, aliases):
     app.command()(command)
 
 

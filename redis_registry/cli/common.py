@@ -28,6 +28,7 @@ __all__ = [
     "Namespace",
     "Url",
     "log_as_asked",
+    "place",
     "reading",
     "told",
 ]
@@ -73,6 +74,20 @@ def log_as_asked(log_format: str, log_level: str) -> None:
             "debug, info, warning or error", param_hint="--log-level"
         )
     set_up_logs("json" if log_format == "json" else "console", log_level)
+
+
+def place(address: str | None) -> tuple[str | None, int | None]:
+    """``HOST``, ``HOST:PORT`` or ``[IPv6]:PORT``."""
+    if address is None:
+        return None, None
+    host, colon, port = address.rpartition(":")
+    if address.startswith("[") and address.endswith("]"):
+        return address[1:-1], None
+    if not colon or not port.isdecimal() or (":" in host and host[0] != "["):
+        return address, None
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    return host or None, int(port)
 
 
 @contextmanager

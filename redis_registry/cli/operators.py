@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from redis_registry.cli.common import NAMESPACE, URL, Namespace, Url, reading
+from redis_registry.cli.common import NAMESPACE, URL, Namespace, Url, place, reading
 from redis_registry.cli.tables import aliases_table, overrides_table
 from redis_registry.wire.overrides import Override, Selector
 
@@ -15,20 +15,6 @@ __all__ = ["alias", "aliases", "clear_override", "override", "overrides"]
 
 _Author = Annotated[str | None, typer.Option(help="Who decides; by default user@host.")]
 _AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
-
-
-def _place(address: str | None) -> tuple[str | None, int | None]:
-    """``HOST``, ``HOST:PORT`` or ``[IPv6]:PORT``."""
-    if address is None:
-        return None, None
-    host, colon, port = address.rpartition(":")
-    if address.startswith("[") and address.endswith("]"):
-        return address[1:-1], None
-    if not colon or not port.isdecimal() or (":" in host and host[0] != "["):
-        return address, None
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    return host or None, int(port)
 
 
 def _labels(given: list[str]) -> dict[str, str]:
@@ -97,7 +83,7 @@ def override(
 
     redis-registry override llama3@llm 10.0.0.7:8000 --drain --reason "new disk" --expires 3600
     """
-    host, port = _place(address)
+    host, port = place(address)
     labels = _labels(label or [])
     with reading(url, namespace) as registry:
         made = registry.override(

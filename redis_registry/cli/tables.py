@@ -12,7 +12,14 @@ from redis_registry.model import Health, ModelInstance
 from redis_registry.wire.aliases import Alias
 from redis_registry.wire.overrides import Override
 
-__all__ = ["ago", "aliases_table", "instances_table", "overrides_table"]
+__all__ = [
+    "ago",
+    "aliases_table",
+    "decision",
+    "instances_table",
+    "left",
+    "overrides_table",
+]
 
 _COLOURS = {
     Health.HEALTHY: "green",
@@ -35,11 +42,19 @@ def ago(then: datetime | None, now: datetime) -> str:
     return f"{secs:.1f} s ago"
 
 
-def _readiness(item: ModelInstance) -> str:
+def _readiness(item: ModelInstance, now: datetime) -> str:
     if item.ready:
-        return "yes"
+        return _held_out(item, now) or "yes"
     reason = f": {escape(item.reason)}" if item.reason else ""
     return f"[yellow]{item.readiness.replace('_', ' ')}[/]{reason}"
+
+
+def _held_out(item: ModelInstance, now: datetime) -> str:
+    held = item.held_out
+    if held is None:
+        return ""
+    when = "probe due" if held.half_open else left(held.until, now)
+    return f"[yellow]held out[/]: {held.cause}, {when}"
 
 
 def _table(*headings: str) -> Table:
@@ -64,7 +79,7 @@ def instances_table(instances: Iterable[ModelInstance], now: datetime) -> Table:
             escape(item.model_name),
             escape(f"{host}:{item.port}"),
             f"[{_COLOURS[state]}]{state}[/]",
-            _readiness(item),
+            _readiness(item, now),
             "yes" if item.enabled else "[red]no[/]",
             "-" if item.weight is None else f"{item.weight:g}",
             ago(item.last_heartbeat, now),
@@ -73,7 +88,8 @@ def instances_table(instances: Iterable[ModelInstance], now: datetime) -> Table:
     return table
 
 
-def _left(until: datetime | None, now: datetime) -> str:
+def left(until: datetime | None, now: datetime) -> str:
+    """How long something goes on; ``None``: until it is cleared."""
     if until is None:
         return "cleared"
     return f"{max((until - now).total_seconds(), 0):.0f} s more"
@@ -83,20 +99,24 @@ def overrides_table(overrides: Iterable[Override], now: datetime) -> Table:
     """One row an override; ``now`` is Redis's clock."""
     table = _table("NAME", "INSTANCES", "SAYS", "BY", "SINCE", "UNTIL", "REASON")
     for item in overrides:
-        said = item.says
-        labels: dict[str, str] = said.pop("labels", {})
-        parts = [f"{name}={_plain(value)}" for name, value in said.items()]
-        parts += [f"{name}={value}" for name, value in labels.items()]
         table.add_row(
             escape(item.name),
             escape(str(item.selector)),
-            escape(" ".join(parts)),
+            escape(decision(item)),
             escape(item.author),
             ago(item.at, now),
-            _left(item.expires, now),
+            left(item.expires, now),
             escape(item.reason),
         )
     return table
+
+
+def decision(override: Override) -> str:
+    """What an override says: ``draining=yes weight=0.5 rack=7``."""
+    said = override.says
+    labels: dict[str, str] = said.pop("labels", {})
+    plain = {name: _plain(value) for name, value in said.items()} | labels
+    return " ".join(f"{name}={value}" for name, value in plain.items())
 
 
 def _plain(value: bool | float) -> str:

@@ -16,6 +16,7 @@ from redis_registry.errors import ConfigurationError
 from redis_registry.http.api import api_routes
 from redis_registry.http.app import Application
 from redis_registry.http.doors.dbgpt import dbgpt_routes
+from redis_registry.http.explain import explain_routes
 from redis_registry.http.operators import operator_routes
 from redis_registry.http.outcomes import outcome_routes
 from redis_registry.http.protocol import OneWriteProtocol
@@ -40,6 +41,7 @@ def application(registry: RedisModelRegistry) -> Application:
             *worker_routes(registry),
             *outcome_routes(registry),
             *operator_routes(registry),
+            *explain_routes(registry),
             *dbgpt_routes(registry),
         ]
     )

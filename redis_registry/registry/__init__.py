@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from redis_registry.registry.explaining import ExplainSide
 from redis_registry.registry.operators import OperatorSide
 from redis_registry.registry.outcomes import OutcomeSide
 from redis_registry.registry.readers import ReaderSide
@@ -12,7 +13,7 @@ __all__ = ["RedisModelRegistry"]
 
 
 class RedisModelRegistry(
-    WorkerSide, ReaderSide, ReserveSide, OutcomeSide, OperatorSide
+    WorkerSide, ReaderSide, ExplainSide, ReserveSide, OutcomeSide, OperatorSide
 ):
     """A registry of model instances on one Redis, for event loops.
 

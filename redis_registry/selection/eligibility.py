@@ -12,7 +12,10 @@ __all__ = ["Reason", "able", "pick", "selectable", "why_not"]
 
 
 class Reason(StrEnum):
-    """Why an instance receives no new work; the first that applies, in this order."""
+    """Why an instance receives no new work; the first that applies, in this order.
+
+    The last two are said by ``explain`` only: of an instance that is read they can't be told.
+    """
 
     FORCED = "forced"
     UNHEALTHY = "unhealthy"
@@ -26,6 +29,12 @@ class Reason(StrEnum):
     NO_WEIGHT = "no_weight"
     FAILURES = "failures"
     FLAPPING = "flapping"
+
+    SHADOWED = "shadowed"
+    """Its model's name is an alias: reads of it are answered with another model."""
+
+    UNKNOWN = "unknown"
+    """The registry has no such instance."""
 
 
 _DEAD = {Health.OVERDUE: Reason.OVERDUE, Health.FORCED: Reason.FORCED}

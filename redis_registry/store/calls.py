@@ -60,19 +60,23 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Command(Generic[T]):
-    """A plain command, for what a script can't do: wait for news.
+    """A plain command, for what a script can't do, or needn't: wait for news, look back.
+
+    One that only reads and doesn't wait may be part of an operation, and is repeated as a call is.
 
     Attributes:
         words: The command and its arguments; the executor adds ``BLOCK`` after the first one.
         keys: Its keys among them.
         read: Makes the result of the raw reply.
         wait_secs: How long the server may take over it.
+        lane: Which connections it takes as part of an operation.
     """
 
     words: Sequence[str | int]
     keys: Sequence[str]
     read: Callable[[Any], T]
     wait_secs: float = 0.0
+    lane: Literal["call"] = "call"
 
     @property
     def name(self) -> str:
@@ -80,10 +84,10 @@ class Command(Generic[T]):
         return str(self.words[0]).lower()
 
 
-Operation = Generator[Sequence[Call[Any]], Sequence[Any], T]
+Operation = Generator[Sequence[Call[Any] | Command[Any]], Sequence[Any], T]
 
 
-def ask(call: Call[T]) -> Operation[T]:
+def ask(call: Call[T] | Command[T]) -> Operation[T]:
     """An operation of one call."""
     (reply,) = yield [call]
     return reply

@@ -139,11 +139,11 @@ class AsyncExecutor:
             operation.close()
 
     async def _together(
-        self, calls: Sequence[Call[Any]], deadline_secs: float | None
+        self, calls: Sequence[Call[Any] | Command[Any]], deadline_secs: float | None
     ) -> Sequence[Any]:
         turn = asyncio.Semaphore(TOGETHER)
 
-        async def one(call: Call[Any]) -> Any:
+        async def one(call: Call[Any] | Command[Any]) -> Any:
             async with turn:
                 return await self.call(call, deadline_secs)
 
@@ -154,7 +154,9 @@ class AsyncExecutor:
             raise several.exceptions[0] from several.exceptions[0].__cause__
         return [task.result() for task in tasks]
 
-    async def call(self, call: Call[T], deadline_secs: float | None = None) -> T:
+    async def call(
+        self, call: Call[T] | Command[T], deadline_secs: float | None = None
+    ) -> T:
         """Make one call, repeating it while it may be repeated and time is left."""
         policy = self._policy
         secs = deadline_secs or policy.settings.operation_timeout_secs
@@ -310,7 +312,7 @@ class SyncExecutor:
 
     def call(
         self,
-        call: Call[T],
+        call: Call[T] | Command[T],
         deadline_secs: float | None = None,
         lane: str | None = None,
     ) -> T:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from redis_registry.store.calls import Call, Command, Operation
-from redis_registry.store.following import Following
+from redis_registry.store.explaining import Explaining
 from redis_registry.store.operators import Operators
 from redis_registry.store.outliers import Outliers
 from redis_registry.store.readers import READ_PAGE
-from redis_registry.store.reserving import Reserving
 from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
 from redis_registry.store.writers import UNKNOWN, Writers
 
@@ -23,5 +22,5 @@ __all__ = [
 ]
 
 
-class Operations(Writers, Following, Outliers, Operators, Reserving, Sweeping):
+class Operations(Writers, Outliers, Operators, Explaining, Sweeping):
     """What workers, readers, operators, those who reserve, and checkers do."""

@@ -62,8 +62,10 @@ class Policy:
             plain = self._plain[call.script.name] = call.script.without_shebang()
         return plain
 
-    def command(self, call: Call[Any], *, whole: bool) -> list[Any]:
+    def command(self, call: Call[Any] | Command[Any], *, whole: bool) -> list[Any]:
         """The words to send, with the script's text or its digest."""
+        if isinstance(call, Command):
+            return self.waiting(call)
         script = self.script(call)
         head = ["EVAL", script.text] if whole else ["EVALSHA", script.sha]
         return [*head, len(call.keys), *call.keys, *call.args]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import unquote
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
@@ -31,11 +31,13 @@ __all__ = [
     "FORMAT",
     "READINESS",
     "UNREADABLE",
+    "Marked",
     "decode_row",
     "decode_rows",
     "encode_load",
     "encode_spec",
     "held_out_until",
+    "marked",
     "member_of",
     "merged_row",
     "row_at_rest",
@@ -229,8 +231,39 @@ def decode_row(raw: bytes) -> ModelInstance:
     return _validate(fields, strict=True)
 
 
-_STATE, _HEALTH, _WHY, _LOAD, _OUT = 3, 4, 9, 10, 11
+_STATE, _HEALTH, _SINCE, _WHY, _LOAD, _OUT = 3, 4, 5, 9, 10, 11
 """Places in a row."""
+
+_EJECTED_PARTS = 4  # cause:until:times in a row:claim
+
+
+class Marked(NamedTuple):
+    """What a row says that an instance doesn't show.
+
+    Attributes:
+        health: ``1``: healthy, ``x``: expired, ``d``: deregistered, ``g``: it said goodbye.
+        since: Since when.
+        ejections: How many times in a row it was ejected.
+        probing: Somebody has claimed its probe.
+    """
+
+    health: str
+    since: datetime
+    ejections: int
+    probing: bool
+
+
+def marked(raw: bytes) -> Marked:
+    """Read from a row what only an explanation needs."""
+    parts = raw.split(b"|", _BEFORE_SPEC)
+    out = parts[_OUT].decode().split(":")
+    ejected = len(out) == _EJECTED_PARTS
+    return Marked(
+        health=parts[_HEALTH].decode(),
+        since=_from_timestamp(int(parts[_SINCE]) / 1_000_000, UTC),
+        ejections=int(out[2]) if ejected else 0,
+        probing=ejected and out[3] != "",
+    )
 
 
 def row_at_rest(raw: bytes) -> bytes:

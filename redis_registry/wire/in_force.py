@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from redis_registry.model import Health, Identity, ModelInstance, Readiness
 from redis_registry.wire.overrides import Override, literal
 
-__all__ = ["NOTHING", "Overrides"]
+__all__ = ["NOTHING", "Overrides", "means"]
 
 _MOST_REMEMBERED = 65_536
 """Bound of how many instances a collection remembers its verdict on."""
@@ -71,6 +71,11 @@ def _standing(override: Override) -> _Standing:
         fits=fits,
         override=override,
     )
+
+
+def means(override: Override, instance: ModelInstance) -> bool:
+    """Whether an override is about an instance, in force or not."""
+    return _standing(override).means(instance)
 
 
 class Overrides:

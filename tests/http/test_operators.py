@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from redis_registry import SyncModelRegistry
-from redis_registry.cli.operators import _place
+from redis_registry.cli.common import place
 from tests.conftest import Server
 from tests.helpers import instance
 
@@ -108,7 +108,7 @@ async def test_it_is_described(web: httpx.AsyncClient) -> None:
 def test_an_address_as_people_write_it(
     address: str | None, host: str | None, port: int | None
 ) -> None:
-    assert _place(address) == (host, port)
+    assert place(address) == (host, port)
 
 
 def run(server: Server, *args: str) -> subprocess.CompletedProcess[str]:

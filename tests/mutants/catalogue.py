@@ -650,6 +650,36 @@ MUTANTS = [
         ),
     ),
     mutant(
+        "R5",
+        "one that said goodbye is told like one that fell silent",
+        "registry/test_explain.py::test_every_state_has_one_reason_and_a_way_out",
+        (
+            "redis_registry/core/because.py",
+            'if case.marked.health == "g":',
+            "if not case.marked.health:",
+        ),
+    ),
+    mutant(
+        "R5",
+        "the instances that an alias hides are said to receive work",
+        "registry/test_explain.py::test_every_state_has_one_reason_and_a_way_out",
+        (
+            "redis_registry/core/explaining.py",
+            "if found.alias is None or found.alias.alias != found.model_name:",
+            "if found.alias is None or found.alias:",
+        ),
+    ),
+    mutant(
+        "R5",
+        "the override that lost is blamed",
+        "registry/test_explain.py::test_of_several_overrides_the_one_that_decides_is_named",
+        (
+            "redis_registry/core/because.py",
+            "return found[-1] if found else None",
+            "return found[0] if found else None",
+        ),
+    ),
+    mutant(
         "R6",
         "weight 0 takes work",
         "selection/test_policies.py::test_random_knows_no_weight_but_0",

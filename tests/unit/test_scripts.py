@@ -99,8 +99,8 @@ def _drive(operation: Operation[Any], replies: dict[str, Any]) -> list[Call[Any]
     try:
         calls = next(operation)
         while True:
-            made += calls
-            calls = operation.send([replies[call.script.name] for call in calls])
+            made += [call for call in calls if isinstance(call, Call)]
+            calls = operation.send([replies[call.name] for call in calls])
     except StopIteration:
         return made
 
