@@ -139,11 +139,7 @@ class Follower:
         )
 
     async def aclose(self) -> None:
-        """Stop."""
-        if self._copy is not None:
-            await self._copy.write()
-        await self.tail.remove(self)
-        await self.loads.aclose()
+        """Stop; all of it ends also when the wait for that is cancelled."""
         readings = [reading.task for reading in self._readings.values()]
         tasks = [t for t in (self._starting, self._saving, *readings) if t]
         self._readings.clear()
@@ -151,6 +147,14 @@ class Follower:
             timer.cancel()
         for task in tasks:
             task.cancel()
+        try:
+            if self._copy is not None:
+                await self._copy.write()
+        finally:
+            try:
+                await self.tail.remove(self)
+            finally:
+                await self.loads.aclose()
         if tasks:
             await asyncio.wait(tasks)
 

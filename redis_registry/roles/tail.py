@@ -96,12 +96,14 @@ class Tail:
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
         self._ahead: dict[int, int] = {}
+        self._partitions = 0  # 0: where not all of them stand is known yet
         self._next_check = 0.0
 
     def add(self, follower: TailFollower) -> None:
         """Begin to tell somebody; the first one starts the tail on the running loop."""
         self._followers.append(follower)
         if self._task is None:
+            self.places.clear()  # kept at the end, for views that are still read
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="redis-registry tail"
             )
@@ -117,16 +119,16 @@ class Tail:
         """Stop."""
         task, self._task = self._task, None
         self._followers.clear()
-        self.places.clear()
+        self._partitions = 0
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
 
     async def positioned(self) -> int:
-        """Wait until it knows where it is; the number of partitions."""
-        while not self.places:
+        """Wait until it knows where it is in all partitions; how many there are."""
+        while not self._partitions:
             await self.moved()
-        return len(self.places)
+        return self._partitions
 
     async def reached(self, partition: int, place: Place) -> bool:
         """Wait until it has read that far; ``False``: it is in another epoch by now."""
@@ -172,6 +174,7 @@ class Tail:
         while True:
             for partition in range(partitions):
                 await self._check(partition)
+            self._partitions = partitions
             if self.error is not None:
                 self.error = None
                 _log.info(
