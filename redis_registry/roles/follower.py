@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +54,11 @@ class Listener(Protocol):
     def ended(self) -> None:
         """The registry was closed: there is no more to come."""
         ...
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 class Follower:
@@ -143,12 +149,7 @@ class Follower:
         )
 
     async def aclose(self) -> None:
-        """Stop."""
-        if self._copy is not None:
-            await self._copy.write()
-        await self.tail.remove(self)
-        await self.loads.aclose()
-        await self.probing.aclose()
+        """Stop; all of it ends also when the wait for that is cancelled."""
         readings = [reading.task for reading in self._readings.values()]
         tasks = [t for t in (self._starting, self._saving, *readings) if t]
         self._readings.clear()
@@ -156,8 +157,13 @@ class Follower:
             timer.cancel()
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_ended, tasks)
+            stack.push_async_callback(self.probing.aclose)
+            stack.push_async_callback(self.loads.aclose)
+            stack.push_async_callback(self.tail.remove, self)
+            if self._copy is not None:
+                await self._copy.write()
 
     async def _start(self) -> None:
         if self._copy is not None:

@@ -99,13 +99,17 @@ class Tail:
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
         self._ahead: dict[int, int] = {}
+        self._partitions = 0  # 0: where not all of them stand is known yet
         self._next_check = 0.0
-        self._partitions = 0
 
     def add(self, follower: TailFollower) -> None:
         """Begin to tell somebody; the first one starts the tail on the running loop."""
         self._followers.append(follower)
         if self._task is None:
+            self.heard.clear()
+            self.places.clear()  # kept at the end, for views that are still read
+            self.heard.clear()
+            self.places.clear()  # kept at the end, for views that are still read
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="redis-registry tail"
             )
@@ -121,15 +125,14 @@ class Tail:
         """Stop."""
         task, self._task = self._task, None
         self._followers.clear()
-        self.places.clear()
-        self.heard.clear()
+        self._partitions = 0
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
 
     async def positioned(self) -> int:
-        """Wait until it knows where it is in every partition; how many there are."""
-        while not self._partitions or len(self.places) < self._partitions:
+        """Wait until it knows where it is in all partitions; how many there are."""
+        while not self._partitions:
             await self.moved()
         return self._partitions
 
@@ -173,10 +176,11 @@ class Tail:
             await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
 
     async def _follow(self) -> None:
-        self._partitions = await self._executor.run(self._operations.join())
+        partitions = await self._executor.run(self._operations.join())
         while True:
-            for partition in range(self._partitions):
+            for partition in range(partitions):
                 await self._check(partition)
+            self._partitions = partitions
             if self.error is not None:
                 self.error = None
                 _log.info(

@@ -363,3 +363,22 @@ async def test_a_watch_of_several_partitions_resumes_each(server: Server) -> Non
             told = await take(watch, 8)
     assert sorted(e.instance.model_name for e in told if e.instance) == names
     server.raw.flushall()
+
+
+async def test_a_view_opened_at_any_moment_follows_all_partitions(
+    server: Server,
+) -> None:
+    options: dict[str, Any] = {**FAST, "namespace": "many", "partitions": 16}
+    async with (
+        RedisModelRegistry.from_url(
+            server.url, run_checker=False, **options
+        ) as registry,
+        registry.view(wait_secs=0),
+    ):
+        tail = registry._hub()._tail
+        while not tail.places:  # noqa: ASYNC110  until the first one has answered
+            await asyncio.sleep(0)
+        async with registry.view("other") as late, registry.view(["a", "b"]):
+            assert await tail.positioned() == 16
+            assert late.position
+    server.raw.flushall()
