@@ -11,7 +11,16 @@ from time import perf_counter, process_time
 
 from benchmarks.figures import Figure, Floor, Samples
 from benchmarks.harness import Run, benchmark, per_sec
-from redis_registry import Candidates, Chooser, Health, ModelInstance, Outstanding
+from redis_registry import (
+    Candidates,
+    Chooser,
+    Health,
+    ModelInstance,
+    Outstanding,
+    RedisModelRegistry,
+    View,
+)
+from redis_registry.embedded import EmbeddedServer
 from redis_registry.selection import POLICIES
 
 SMALL, LARGE = 10, 10_000
@@ -57,6 +66,61 @@ async def selection(run: Run) -> AsyncGenerator[Figure]:
     )
     for policy, rounds in ready.items():
         yield Figure(f"{policy}: {LARGE:,} made ready", Samples(rounds, "ms", "once"))
+
+
+@benchmark
+async def view_select(run: Run) -> AsyncGenerator[Figure]:
+    """`view.select(model, policy, key)` on a view of a real server, 10 and 10,000 instances a model.
+
+    As above, with all that a view adds: finding the model and its chooser, aliases, probes.
+    """
+    async with (
+        EmbeddedServer() as server,
+        RedisModelRegistry.from_url(server.url, run_checker=False) as registry,
+    ):
+        for size in (SMALL, LARGE):
+            made = [
+                ModelInstance(
+                    model_name=str(size), host=f"10.0.{at >> 8}.1", port=at % 256 + 1
+                )
+                for at in range(size)
+            ]
+            for first in range(0, size, 1000):
+                await registry.send_heartbeats(made[first : first + 1000])
+        async with registry.view() as view:
+            sides = {
+                f"{policy} {size}": partial(
+                    _view_rate, view, str(size), policy, secs=run.secs / 5
+                )
+                for policy in (*LEAST, *LEAST_BY_KEY)
+                for size in (SMALL, LARGE)
+            }
+            taken = await run.interleave(sides)
+    for policy in (*LEAST, *LEAST_BY_KEY):
+        few, many = taken[f"{policy} {SMALL}"], taken[f"{policy} {LARGE}"]
+        least = (LEAST | LEAST_BY_KEY)[policy]
+        yield Figure(
+            f"view, {policy} among {LARGE:,}",
+            per_sec(many, "picks"),
+            floor=Floor(least, least=True, unit="/s"),
+        )
+        yield Figure(
+            f"view, {policy}, flat",
+            _nanos(many, f"among {LARGE:,}"),
+            _nanos(few, f"among {SMALL}"),
+            Floor(FLATTEST, least=False) if policy in LEAST else None,
+        )
+
+
+async def _view_rate(view: View, model: str, policy: str, *, secs: float) -> float:
+    """Picks a second of CPU time."""
+    select, keys, done = view.select, cycle(KEYS), 0
+    until, started = perf_counter() + secs, process_time()
+    while perf_counter() < until:
+        for key in islice(keys, CHUNK):
+            select(model, policy, key)
+        done += CHUNK
+    return done / (process_time() - started)
 
 
 class _Side:
@@ -108,5 +172,5 @@ def _nanos(rounds: Sequence[float], of: str) -> Samples:
 
 
 if __name__ == "__main__":
-    sys.argv[1:1] = ["--only", "selection"]
+    sys.argv[1:1] = ["--only", "selection", "--only", "view-select"]
     run_module("benchmarks", run_name="__main__")

@@ -12,7 +12,7 @@ from redis_registry.core.explanation import (
     Protection,
     Transition,
 )
-from redis_registry.core.mirror import Snapshot
+from redis_registry.core.rows import Snapshot
 from redis_registry.errors import (
     AccessDenied,
     AgentError,

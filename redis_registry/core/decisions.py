@@ -62,7 +62,8 @@ class Decisions:
     """The orders of each partition.
 
     Attributes:
-        by_partition: What holds; ended overrides only until the end is noticed.
+        by_partition: What holds; ended overrides only until the end is noticed. Replaced, not
+            changed, for other threads read it.
         aliases: What each alias stands for.
     """
 
@@ -118,7 +119,7 @@ class Decisions:
         self._set(partition, fresh.by_partition.get(partition, NO_ORDERS))
 
     def _set(self, partition: int, orders: Orders) -> None:
-        self.by_partition[partition] = orders
+        self.by_partition = self.by_partition | {partition: orders}
         self.aliases = {
             name: alias.model_name
             for one in self.by_partition.values()

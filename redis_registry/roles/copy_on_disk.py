@@ -96,11 +96,9 @@ def load(path: Path, namespace: str) -> Saved | None:
                 extra={"path": str(path), "found": str(found)[:120]},
             )
             return None
-        rows = {int(home): list(rows) for home, rows in content["rows"].items()}
-        orders = {
-            int(home): orders_written(*one)
-            for home, one in content.get("orders", {}).items()
-        }
+        told, decided = content["rows"], content.get("orders", {})
+        rows = {int(home): list(told.get(home, ())) for home in {**told, **decided}}
+        orders = {home: orders_written(*decided.get(home, ((), ()))) for home in rows}
         age_secs = time.time() - float(content["true_at"])  # noqa: TID251  as above
     except FileNotFoundError:
         return None

@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Protocol
 
 from redis_registry.core.decisions import concerns, is_decision
-from redis_registry.core.mirror import Change, Mirror
+from redis_registry.core.mirror import Mirror
+from redis_registry.core.rows import Change
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
 from redis_registry.roles.copy_on_disk import DiskCopy, Saved
 from redis_registry.roles.loads import Loads
+from redis_registry.roles.probing import Probing
 from redis_registry.roles.reading import Reading
 from redis_registry.roles.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue
 from redis_registry.store.operations import Operations
-from redis_registry.store.replies import NO_ORDERS, Page
+from redis_registry.store.replies import Page
 from redis_registry.wire.keys import escape, partition_of
 
 __all__ = ["Follower", "Listener"]
@@ -65,6 +67,7 @@ class Follower:
 
     Attributes:
         mirror: What is known; readable from any thread.
+        probing: Asks for probes of those who were ejected, where somebody chooses.
         loads: Keeps the loads in it fresh, where somebody chooses by them.
         synced: Whether it was ever whole.
         shown: Whether there is anything to show: it was read, or was on disk.
@@ -82,6 +85,7 @@ class Follower:
     ) -> None:
         self.mirror = Mirror()
         self.loads = Loads(self.mirror, operations, executor)
+        self.probing = Probing(operations, executor)
         self.synced = asyncio.Event()
         self.shown = asyncio.Event()
         self.models = models
@@ -97,7 +101,6 @@ class Follower:
         self._whole: set[int] = set()
         self._homes: dict[int, list[str]] = {}
         self._overdue: dict[int, frozenset[str]] = {}
-        self._clock: dict[int, tuple[int, float]] = {}
         self._letting_go: dict[int, asyncio.TimerHandle] = {}
         self._copy = (
             None
@@ -116,7 +119,7 @@ class Follower:
     @property
     def homes(self) -> list[int]:
         """The partitions it follows, once they are known."""
-        return list(self._homes)
+        return sorted(self._homes)
 
     @property
     def confirmed(self) -> float:
@@ -128,12 +131,13 @@ class Follower:
     @property
     def places(self) -> list[Place]:
         """How far each of its partitions has been read."""
-        return [self.tail.places[home] for home in self._homes]
+        return [self.tail.places[home] for home in self.homes]
 
     def start(self) -> None:
         """Begin, on the running loop."""
         self.tail.add(self)
         self.loads.open()
+        self.probing.open()
         self._starting = asyncio.get_running_loop().create_task(
             self._start(), name="redis-registry follower"
         )
@@ -144,6 +148,7 @@ class Follower:
             await self._copy.write()
         await self.tail.remove(self)
         await self.loads.aclose()
+        await self.probing.aclose()
         readings = [reading.task for reading in self._readings.values()]
         tasks = [t for t in (self._starting, self._saving, *readings) if t]
         self._readings.clear()
@@ -177,9 +182,8 @@ class Follower:
         if self._whole:
             return
         for home, rows in saved.rows.items():
-            orders = saved.orders.get(home, NO_ORDERS)
-            page = Page("", 0, self._wanted(rows), None, orders=orders)
-            self.mirror.add(home, page)
+            page = Page("", 0, self._wanted(rows), None)
+            self.mirror.add(home, page._replace(orders=saved.orders[home]))
         self._saved_at = time.monotonic() - saved.age_secs
         self.source = "disk"
         self.shown.set()
@@ -199,8 +203,7 @@ class Follower:
         if self.source != "redis":
             return None
         version = [(place.epoch, place.revision) for place in self.places]
-        orders = dict(self.mirror.decisions.by_partition)
-        return version, Saved(self.mirror.rows(), self.age_secs, orders)
+        return version, Saved(self.mirror.rows(), self.age_secs, self.mirror.orders)
 
     # --- what the tail tells ------------------------------------------------------------------
 
@@ -252,12 +255,12 @@ class Follower:
 
     def judge(self, partition: int, overdue: Overdue) -> None:
         """Who is overdue."""
-        self._clock[partition] = overdue.now_us, time.monotonic()
         before = self._overdue.get(partition, frozenset())
         self._overdue[partition] = overdue.members
         if partition in self._homes and (before or overdue.members):
             self._turn(self.mirror.silence(before, overdue.members))
         self._turn(self.mirror.expire(partition, overdue.now_us))
+        self._turn(self.mirror.serve_time(partition, overdue.now_us))
 
     def _turn(self, models: set[str]) -> None:
         if models:
@@ -274,7 +277,10 @@ class Follower:
         changed = self.mirror.take_over(
             partition, reading.fresh, keep=keep_secs > 0, gone=reading.gone
         )
-        self.mirror.silence((), self._overdue.get(partition, ()))
+        overdue, _ = self.tail.heard[partition]
+        self._overdue[partition] = overdue.members
+        self.mirror.silence((), overdue.members)
+        self.mirror.serve_time(partition, overdue.now_us)
         self._whole.add(partition)
         if keep_secs:
             self._keep(partition, keep_secs)
@@ -333,9 +339,13 @@ class Follower:
         return partition in self._readings
 
     def now(self, partition: int) -> datetime:
-        """Redis's clock, as far as it is known."""
-        then_us, heard = self._clock.get(partition, (0, time.monotonic()))
-        return EPOCH + timedelta(microseconds=then_us, seconds=time.monotonic() - heard)
+        """Redis's clock, as far as it is known; 1970 before Redis has answered."""
+        found = self.tail.heard.get(partition)
+        if found is None:
+            return EPOCH
+        overdue, heard = found
+        secs = time.monotonic() - heard
+        return EPOCH + timedelta(microseconds=overdue.now_us, seconds=secs)
 
     @property
     def age_secs(self) -> float:

@@ -78,14 +78,15 @@ class Reading:
             most = min(BACKOFF_MOST_SECS, 0.05 * 2 ** min(attempt, 10))
             await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
             self.fresh = Mirror(touched={})
-        self.gone |= (self.fresh.touched or {}).keys()
-        self._done(self)
 
     async def _read(self) -> bool:
         try:
             whole = await self._read_pages()
             if whole and self.cause == Lost.EPOCH:
                 await self._read_removals()
+            if whole:
+                self.gone |= (self.fresh.touched or {}).keys()
+                self._done(self)
         except RegistryError as error:
             self.error = error
             return False

@@ -71,8 +71,7 @@ class Reserver:
         """
         fleet = yield from self._fleet(model_name, candidates)
         answer = yield from self._reserve(fleet, policy)
-        sampled = len(fleet.identities) == MOST_CANDIDATES
-        if isinstance(answer, Refusal) and (answer.dead or sampled):
+        if isinstance(answer, Refusal) and (answer.dead or fleet.partial):
             self._fleets.pop(model_name, None)  # looked up too long ago, or not all
             fleet = yield from self._fleet(model_name, candidates)
             answer = yield from self._reserve(fleet, policy)
@@ -105,7 +104,7 @@ class Reserver:
         if hint is None:
             hint = FRESH_SECS
         wanted = min(max(hint, LEAST_PAUSE_SECS), MOST_PAUSE_SECS)
-        return min(left_secs, wanted * random.uniform(0.5, 1.5))  # noqa: S311
+        return min(left_secs, wanted * random.uniform(0.5, 1.0))  # noqa: S311
 
     def _fleet(
         self, model_name: str, candidates: GiveCandidates | None
@@ -126,15 +125,17 @@ class Reserver:
         found = yield from self._operations.sample(
             model_name, size=MOST_CANDIDATES, healthy_only=False
         )
-        fleet = Fleet.of(model_name, found)
-        if not fleet.identities and len(found) >= MOST_CANDIDATES:
+        sample = len(found) >= MOST_CANDIDATES
+        fleet = Fleet.of(model_name, found, sample=sample)
+        if sample and not fleet.identities:
             found = yield from self._operations.read(model_name, healthy_only=False)
-            fleet = Fleet.of(model_name, found)
+            fleet = Fleet.of(model_name, found, sample=False)
         if fleet.identities:
             self._fleets[model_name] = now, fleet
         else:
             self._fleets.pop(model_name, None)
-        return fleet
+        due = yield from self._operations.probe(found)
+        return fleet if due is None else Fleet(model_name, [due], partial=True)
 
     def _reserve(self, fleet: Fleet, policy: str) -> Operation[Reservation | Refusal]:
         count = len(fleet.identities)

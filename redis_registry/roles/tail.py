@@ -42,6 +42,7 @@ class Lost:
     TRIMMED = "trimmed"
     EPOCH = "new epoch"
     SLOW = "slow consumer"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,14 @@ class Tail:
     Attributes:
         places: How far each partition has been read; empty before the first answer.
         confirmed: When each partition was last known to be up to date (``time.monotonic``).
+        heard: Of each partition the last answer to who is overdue, and when it came.
         error: Why it does not get on at the moment.
     """
 
     def __init__(self, operations: Operations, executor: AsyncExecutor) -> None:
         self.places: dict[int, Place] = {}
         self.confirmed: dict[int, float] = {}
+        self.heard: dict[int, tuple[Overdue, float]] = {}
         self.error: RegistryError | None = None
         self._operations = operations
         self._executor = executor
@@ -97,6 +100,7 @@ class Tail:
         self._moved = asyncio.Event()
         self._ahead: dict[int, int] = {}
         self._next_check = 0.0
+        self._partitions = 0
 
     def add(self, follower: TailFollower) -> None:
         """Begin to tell somebody; the first one starts the tail on the running loop."""
@@ -118,15 +122,16 @@ class Tail:
         task, self._task = self._task, None
         self._followers.clear()
         self.places.clear()
+        self.heard.clear()
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
 
     async def positioned(self) -> int:
-        """Wait until it knows where it is; the number of partitions."""
-        while not self.places:
+        """Wait until it knows where it is in every partition; how many there are."""
+        while not self._partitions or len(self.places) < self._partitions:
             await self.moved()
-        return len(self.places)
+        return self._partitions
 
     async def reached(self, partition: int, place: Place) -> bool:
         """Wait until it has read that far; ``False``: it is in another epoch by now."""
@@ -168,9 +173,9 @@ class Tail:
             await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
 
     async def _follow(self) -> None:
-        partitions = await self._executor.run(self._operations.join())
+        self._partitions = await self._executor.run(self._operations.join())
         while True:
-            for partition in range(partitions):
+            for partition in range(self._partitions):
                 await self._check(partition)
             if self.error is not None:
                 self.error = None
@@ -205,6 +210,7 @@ class Tail:
             self._ahead[partition] = found.revision
         else:
             self.confirmed[partition] = asked
+        self.heard[partition] = found, time.monotonic()
         for follower in list(self._followers):
             follower.judge(partition, found)
         if found.members:  # a heartbeat brings them back, and that is no event

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
 from redis_registry.core.events import position_text
-from redis_registry.core.mirror import Change, Snapshot
+from redis_registry.core.rows import Change, Snapshot
 from redis_registry.errors import RegistryClosed, RegistryUnavailable
 from redis_registry.model import ModelInstance
 from redis_registry.roles.follower import Follower
 from redis_registry.roles.hub import Hub, Scope
-from redis_registry.selection import Chooser, HowToChoose, Key, Outstanding, Policy
+from redis_registry.selection import (
+    Chooser,
+    HowToChoose,
+    Key,
+    Labels,
+    Outstanding,
+    Policy,
+)
 
 __all__ = ["STALE_SECS", "View", "ViewReads"]
 
@@ -100,6 +107,8 @@ class ViewReads:
 
         Answers in microseconds, and remembers from call to call what a policy has to (whose turn
         it is). With labels, zones and the like it is faster to keep what :meth:`chooser` gives.
+        One that was ejected and has served its time is among the answers for exactly one probe
+        over all replicas; it has ``held_out`` then, and how the call ended must be reported.
 
         Example:
             >>> view.select("glm@llm", "power_of_two")
@@ -121,7 +130,44 @@ class ViewReads:
         follower = self._live
         if chooser.by_load and model_name not in follower.loads.wanted:
             follower.loads.want(model_name)
-        return chooser.choose(follower.mirror.snapshot(model_name).candidates, key)
+        snapshot = follower.mirror.snapshot(model_name)
+        if follower.mirror.awaiting or follower.probing.granted:
+            probe = follower.probing.draw(snapshot)
+            if probe is not None:
+                return probe
+        return chooser.choose(snapshot.candidates, key)
+
+    def able(
+        self,
+        model_name: str,
+        labels: Labels | str | None = None,
+        *,
+        zones: Iterable[str] = (),
+        strict_zones: bool = False,
+    ) -> tuple[ModelInstance, ...]:
+        """Those that may take new work, from memory; what ``reserve`` may pick from.
+
+        Example:
+            >>> async with registry.reserve(
+            ...     "glm@llm", candidates=lambda: view.able("glm@llm", "gpu=a100")
+            ... ) as reservation:
+            ...     await call(reservation.instance)
+
+        Args:
+            model_name: Exact name.
+            labels: Only those with these.
+            zones: In order of preference; the next only when the one before has nobody able.
+            strict_zones: Nobody from other zones than these.
+
+        Raises:
+            ConfigurationError: The labels can't be read.
+        """
+        found = self.snapshot(model_name).candidates
+        if labels is not None:
+            found = found.narrowed(Labels.of(labels))
+        if order := tuple(zones):
+            found = found.nearest(order, strict=strict_zones)
+        return found.able
 
     def chooser(
         self, policy: str | Policy = "weighted", **how: Unpack[HowToChoose]

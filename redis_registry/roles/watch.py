@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import unquote
@@ -17,9 +19,10 @@ from redis_registry.core.events import (
     position_of,
     position_text,
 )
-from redis_registry.core.mirror import Change
+from redis_registry.core.rows import Change
 from redis_registry.errors import (
     ConfigurationError,
+    FormatMismatch,
     RegistryClosed,
     RegistryError,
     RegistryUnavailable,
@@ -29,6 +32,7 @@ from redis_registry.roles.follower import Follower
 from redis_registry.roles.hub import Hub, Scope
 from redis_registry.roles.tail import Lost, Place
 from redis_registry.store.following import Entry
+from redis_registry.wire.codec import UNREADABLE
 
 __all__ = ["BUFFER", "Watch"]
 
@@ -36,6 +40,8 @@ BUFFER = 10_000
 """Events that may wait for their consumer; then it gets a snapshot instead of a longer queue."""
 
 _PATIENCE_SECS = 0.5
+
+_log = logging.getLogger(__name__)
 
 
 class _Resync(NamedTuple):
@@ -76,34 +82,28 @@ class Watch:
         self._buffer = buffer
         self._hub: Hub | None = None
         self._follower: Follower | None = None
-        self._events: AsyncIterator[Event] | None = None
         self._queue: deque[Change | _Resync] = deque()
         self._begun: set[int] = set()
         self._places: dict[int, Place] = {}
+        self._until: dict[int, int] = {}
+        self._page: deque[Entry] = deque()
+        self._known: dict[str, ModelInstance] = {}
         self._news = asyncio.Event()
         self._ended = False
 
     @property
     def position(self) -> str | None:
-        """Where a new watch of the same models goes on after the events seen so far."""
-        if not self._places:
+        """Where a new watch of the same models goes on after the events seen so far.
+
+        ``None`` until the first event of each partition has come.
+        """
+        if not self._begun or len(self._places) < len(self._begun):
             return None
-        return position_text([(p.epoch, p.revision) for p in self._places.values()])
+        places = [self._places[home] for home in sorted(self._places)]
+        return position_text([(place.epoch, place.revision) for place in places])
 
     def __aiter__(self) -> Self:
         return self
-
-    async def __anext__(self) -> Event:
-        """The next event.
-
-        Raises:
-            RegistryClosed: The registry was closed.
-            ConfigurationError: ``after`` belongs to other models or another namespace.
-            FormatMismatch: A newer release wrote what this one can't read.
-        """
-        if self._events is None:
-            self._events = self._run()
-        return await anext(self._events)
 
     async def __aenter__(self) -> Self:
         return self
@@ -167,25 +167,27 @@ class Watch:
 
     # --- what the consumer gets ---------------------------------------------------------------
 
-    async def _run(self) -> AsyncIterator[Event]:
-        follower = await self._begin()
-        resume = self._resumed(follower)
-        for (
-            home
-        ) in follower.homes:  # in one step with the snapshot or the place to resume at
-            self._begun.add(home)
-            if home not in resume:
-                self._queue.append(_Resync(home, Lost.BEGIN))
-        for home, (after, until) in resume.items():
-            async for event in self._catch_up(home, after, until):
-                yield event
+    async def __anext__(self) -> Event:
+        """The next event; a call that is cancelled misses nothing.
+
+        Raises:
+            RegistryClosed: The watch or its registry was closed.
+            ConfigurationError: ``after`` belongs to other models or another namespace.
+            FormatMismatch: A newer release wrote what this one can't read.
+        """
         while True:
             self.check_open()
+            follower = await self._begin()
+            event = await self._missed(follower)
+            if event is not None:
+                return event
+            if self._until:
+                continue
             if not self._queue:
                 self._news.clear()
                 await self._news.wait()
             elif (event := self._next(follower)) is not None:
-                yield event
+                return event
 
     def check_open(self) -> None:
         """Refuse to go on after the end.
@@ -198,64 +200,118 @@ class Watch:
             raise RegistryClosed(msg)
 
     async def _begin(self) -> Follower:
-        self.check_open()
-        hub = self._hub = self._make_hub()
-        follower = self._follower = hub.follow(self._scope)
-        follower.listeners.append(self)
+        """Follow, once; every step may be cancelled and taken again."""
+        if self._follower is None:
+            self._hub = self._make_hub()
+            self._follower = self._hub.follow(self._scope)
+            self._follower.listeners.append(self)
+        follower = self._follower
+        if self._begun:
+            return follower
         while not await follower.ready(_PATIENCE_SECS):
             self.check_open()
             if isinstance(follower.error, RegistryError) and not isinstance(
                 follower.error, RegistryUnavailable
             ):
                 raise follower.error
+        # In one step with the snapshot, or with the place up to which to catch up.
+        self._resume(follower)
+        self._begun.update(follower.homes)
         return follower
 
-    def _resumed(self, follower: Follower) -> dict[int, tuple[int, int]]:
-        """For each partition that can be resumed: after which revision, and up to which."""
-        if self._after is None:
-            return {}
-        homes, places = follower.homes, follower.places
-        if len(self._after) != len(homes):
+    def _resume(self, follower: Follower) -> None:
+        """Note for each partition what was missed; where that can't be told, a resync is due."""
+        homes, after = follower.homes, self._after
+        if after is None:
+            self._queue.extend(_Resync(home, Lost.BEGIN) for home in homes)
+            return
+        if len(after) != len(homes):
             msg = (
-                f"after: a position of {len(self._after)} partitions, and there are {len(homes)}: "
+                f"after: a position of {len(after)} partitions, and there are {len(homes)}: "
                 "it belongs to a watch of other models, or to another namespace"
             )
             raise ConfigurationError(msg)
-        return {
-            home: (revision, place.revision)
-            for home, place, (epoch, revision) in zip(
-                homes, places, self._after, strict=True
-            )
-            if epoch == place.epoch and revision <= place.revision
-        }
+        for home, here, (epoch, revision) in zip(
+            homes, follower.places, after, strict=True
+        ):
+            if epoch == here.epoch and revision <= here.revision:
+                self._places[home] = Place(epoch, revision)
+                self._until[home] = here.revision
+            else:
+                self._queue.append(_Resync(home, Lost.EPOCH))
 
-    async def _catch_up(
-        self, home: int, after: int, until: int
-    ) -> AsyncIterator[Event]:
-        """What was missed, as far as it is still there."""
-        known: dict[str, ModelInstance] = {}
-        hub, follower = self._hub, self._follower
-        while after < until and hub is not None and follower is not None:
-            entries = await hub.executor.wait(hub.operations.history(home, after))
-            if not entries or entries[0].revision != after + 1:
-                self._forget(home)
-                self._queue.append(_Resync(home, Lost.TRIMMED))
-                return
-            for entry in entries:
-                if entry.revision > until:
-                    break
-                after = entry.revision
-                self._places[home] = Place(entry.epoch, after)
+    async def _missed(self, follower: Follower) -> Event | None:
+        """The next of what was missed; ``None``: there is no more of it."""
+        while self._until:
+            home, until = next(iter(self._until.items()))
+            after = self._places[home].revision
+            if after >= until:
+                del self._until[home]
+                self._page.clear()
+            elif not self._page:
+                await self._read_page(home, after)
+            else:
+                entry = self._page.popleft()
+                self._places[home] = Place(entry.epoch, entry.revision)
                 if follower.wants(entry) and self._concerns(entry):
-                    event = _decoded(entry, known)
-                    yield event
+                    return self._told(entry.partition, partial(self._decoded, entry))
+        return None
+
+    def _told(self, home: int, decode: Callable[[], Event]) -> Event | None:
+        """An event; one that can't be read is no gap either: a resync is due instead."""
+        try:
+            return decode()
+        except FormatMismatch:
+            raise
+        except UNREADABLE:
+            _log.warning(
+                "an event is unreadable, a resync follows",
+                extra={"partition": home},
+                exc_info=True,
+            )
+            self._give_up(home, Lost.UNREADABLE)
+            return None
+
+    def _give_up(self, home: int, cause: str) -> None:
+        """What waits of a partition can't be told: a snapshot has it."""
+        self._until.pop(home, None)
+        self._page.clear()
+        self._forget(home)
+        self._queue.append(_Resync(home, cause))
+
+    async def _read_page(self, home: int, after: int) -> None:
+        if self._hub is None:
+            return
+        try:
+            history = self._hub.operations.history(home, after)
+            entries = await self._hub.executor.wait(history)
+        except RegistryUnavailable:
+            await asyncio.sleep(_PATIENCE_SECS)  # the tail tells of it
+            return
+        if entries and entries[0].revision == after + 1:
+            self._page.extend(entries)
+        else:
+            self._give_up(home, Lost.TRIMMED)
+
+    def _decoded(self, entry: Entry) -> Event:
+        subject = entry.about.split(b"|", 1)[0].decode()
+        event = decode_event(
+            b"%d-0" % entry.revision,
+            {entry.head: entry.about},
+            partition=entry.partition,
+            before=self._known.pop(subject, None),
+        )
+        if event.instance is not None:
+            self._known[subject] = event.instance
+        return event
 
     def _next(self, follower: Follower) -> Event | None:
+        self._known.clear()
         item = self._queue.popleft()
         if isinstance(item, Change):
             entry = item.entry
             self._places[entry.partition] = Place(entry.epoch, entry.revision)
-            return item.event
+            return self._told(entry.partition, lambda: item.event)
         return self._resync(item, follower)
 
     def _forget(self, home: int) -> None:
@@ -286,15 +342,3 @@ class Watch:
             partition=due.partition,
             snapshot=tuple(follower.mirror.held(due.partition)),
         )
-
-
-def _decoded(entry: Entry, known: dict[str, ModelInstance]) -> Event:
-    event = decode_event(
-        b"%d-0" % entry.revision,
-        {entry.head: entry.about},
-        partition=entry.partition,
-        before=known.pop(entry.about.split(b"|", 1)[0].decode(), None),
-    )
-    if event.instance is not None:
-        known[event.subject] = event.instance
-    return event

@@ -155,15 +155,16 @@ class Outliers(Readers):
         could work are held out, one of them: better than nobody.
         """
         sampled = yield from self.sample(model_name)
-        chosen = (yield from self._probe(sampled)) or pick(sampled, sample=True)
+        chosen = (yield from self.probe(sampled)) or pick(sampled, sample=True)
         if chosen is None:
             found = yield from self.read(model_name, healthy_only=True)
-            chosen = (yield from self._probe(found)) or pick(found)
+            chosen = (yield from self.probe(found)) or pick(found)
         return chosen
 
-    def _probe(
+    def probe(
         self, instances: Sequence[ModelInstance]
     ) -> Operation[ModelInstance | None]:
+        """One that awaits its probe, as often as others are chosen, if the probe is granted."""
         due = draw_probe(instances)
         if due is not None and (yield from self.claim_probe(due)):
             return due

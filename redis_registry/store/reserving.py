@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from redis_registry.model import Identity, ModelInstance
-from redis_registry.selection import selectable, why_not
+from redis_registry.selection import able, selectable, why_not
 from redis_registry.store.calls import Call, Calls, Operation, ask, chunks, text
 from redis_registry.wire.keys import escape, identity_of, identity_text, partition_of
 
@@ -42,6 +42,7 @@ class Fleet:
         model_name: Of which model.
         candidates: Instances that may receive work; of more than 64, a random 64 are taken.
         reasons: Why others may not, counted.
+        partial: Others might be able to when all of these are refused.
     """
 
     def __init__(
@@ -49,12 +50,15 @@ class Fleet:
         model_name: str,
         candidates: Iterable[ModelInstance],
         reasons: Counter[str] | None = None,
+        *,
+        partial: bool = False,
     ) -> None:
         self.model_name = model_name
         self.reasons = reasons or Counter[str]()
         self.instances: dict[str, ModelInstance] = {}
         self.limits: list[str] = []
         found = list(candidates)
+        self.partial = partial or len(found) > MOST_CANDIDATES
         if len(found) > MOST_CANDIDATES:
             found = random.sample(found, MOST_CANDIDATES)
         for instance in found:
@@ -67,12 +71,21 @@ class Fleet:
         self.identities = list(self.instances)
 
     @classmethod
-    def of(cls, model_name: str, instances: Sequence[ModelInstance]) -> Fleet:
-        """Those of a model's instances that may receive work, and why the others may not."""
+    def of(
+        cls, model_name: str, instances: Sequence[ModelInstance], *, sample: bool
+    ) -> Fleet:
+        """Those of a model's instances that may receive work, and why the others may not.
+
+        Args:
+            model_name: Of which model.
+            instances: All it has, or some of them.
+            sample: They are only some, so that held out ones are not the model's last.
+        """
         reasons = Counter(
             str(reason) for item in instances if (reason := why_not(item)) is not None
         )
-        return cls(model_name, filter(selectable, instances), reasons)
+        chosen = filter(selectable, instances) if sample else able(instances)
+        return cls(model_name, chosen, reasons, partial=sample)
 
 
 class Refusal(NamedTuple):

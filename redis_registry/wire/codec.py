@@ -36,6 +36,7 @@ __all__ = [
     "decode_rows",
     "encode_load",
     "encode_spec",
+    "held_out_until",
     "marked",
     "member_of",
     "merged_row",
@@ -275,6 +276,12 @@ def row_at_rest(raw: bytes) -> bytes:
     if half_open:
         parts[_OUT] = b"e" + parts[_OUT][1:]
     return b"|".join(parts)
+
+
+def held_out_until(raw: bytes) -> int:
+    """Until when a row's instance is held out, in µs; 0: it is not."""
+    out = raw.split(b"|", _BEFORE_SPEC)[_OUT]
+    return int(out.split(b":", 2)[1]) if out else 0
 
 
 def with_load(raw: bytes, load: bytes) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,24 +110,62 @@ async def test_one_that_falls_silent_leaves_at_its_timeout_without_any_checker(
     await real.send_heartbeats(instances(2))
     async with real.view() as view:
         start = time.monotonic()
-        beating = asyncio.create_task(_beat(real, instance(2)))
-        await until_view(lambda: states(view)[1] == "overdue", "the silent one leaves")
-        secs = time.monotonic() - start
-        assert 0.9 < secs < 1.3
-        assert states(view)[2] == "healthy"
-        assert view.select(MODEL) == view.instances(MODEL)[1]
-        await real.send_heartbeat(instance(1))
-        await until_view(
-            lambda: states(view)[1] == "healthy", "its beat brings it back"
-        )
-        beating.cancel()
-        await asyncio.wait([beating])
+        async with beating(real, instance(2)):
+            await until_view(
+                lambda: states(view)[1] == "overdue", "the silent one leaves"
+            )
+            secs = time.monotonic() - start
+            assert 0.9 < secs < 1.6
+            assert states(view)[2] == "healthy"
+            assert view.select(MODEL) == view.instances(MODEL)[1]
+            await real.send_heartbeat(instance(1))
+            await until_view(
+                lambda: states(view)[1] == "healthy", "its beat brings it back"
+            )
 
 
-async def _beat(registry: RedisModelRegistry, item: ModelInstance) -> None:
-    while True:
-        await registry.send_heartbeat(item)
-        await asyncio.sleep(0.2)
+@asynccontextmanager
+async def beating(
+    registry: RedisModelRegistry, item: ModelInstance
+) -> AsyncGenerator[None]:
+    """Somebody whose heartbeats come every 0.2 s."""
+
+    async def beat() -> None:
+        while True:
+            await registry.send_heartbeat(item)
+            await asyncio.sleep(0.2)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_reserving_from_a_view_goes_by_labels_and_zones(
+    real: RedisModelRegistry,
+) -> None:
+    crowd = [
+        instance(1, zone="a", metadata={"gpu": "a100"}),
+        instance(2, zone="b", metadata={"gpu": "a100"}),
+        instance(3, zone="b", metadata={"gpu": "l4"}),
+        instance(4, zone="a", metadata={"gpu": "a100"}, weight=0),
+    ]
+    await real.send_heartbeats(crowd)
+    async with real.view() as view:
+        assert [i.port for i in view.able(MODEL)] == [1, 2, 3]
+        assert [i.port for i in view.able(MODEL, "gpu=a100")] == [1, 2]
+        assert [i.port for i in view.able(MODEL, "gpu=a100", zones=("b",))] == [2]
+        assert [i.port for i in view.able(MODEL, "gpu=l4", zones=("a",))] == [3]
+        assert view.able(MODEL, "gpu=l4", zones=("a",), strict_zones=True) == ()
+        picked = set[int]()
+        for _ in range(4):
+            async with real.reserve(
+                MODEL, candidates=lambda: view.able(MODEL, "gpu=a100")
+            ) as reservation:
+                picked.add(reservation.instance.port)
+        assert picked == {1, 2}
 
 
 async def test_who_chooses_by_load_gets_what_is_reported_now(
@@ -223,11 +263,9 @@ async def test_a_flushed_redis_does_not_empty_it(server: Server) -> None:
             await until_view(lambda: states(view)[2] == "healthy", "one is back")
             assert view.select(MODEL) is not None
             assert states(view)[1] == "protected"
-            beating = asyncio.create_task(_beat(registry, instance(2)))
-            await until_view(lambda: set(states(view)) == {2}, "the lost ones go")
+            async with beating(registry, instance(2)):
+                await until_view(lambda: set(states(view)) == {2}, "the lost ones go")
             assert time.monotonic() - start >= 0.9
-            beating.cancel()
-            await asyncio.wait([beating])
 
 
 async def test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart(

@@ -23,6 +23,7 @@ from tests.conftest import FAST, Server
 from tests.helpers import instance, instances, until
 
 PATIENCE_SECS = 5.0
+MODEL = "glm@llm"
 
 
 async def until_view(condition: Callable[[], bool], what: str) -> float:
@@ -174,7 +175,7 @@ async def test_a_position_of_another_epoch_gets_a_resync(
     async with real.watch(after=position) as watch:
         (event,) = await take(watch, 1)
 
-    assert event.kind is Kind.RESYNC
+    assert (event.kind, event.cause) == (Kind.RESYNC, Lost.EPOCH)
 
 
 async def test_a_flush_under_a_running_watch_is_a_resync(
@@ -227,6 +228,80 @@ async def test_a_slow_consumer_is_told_and_gets_a_snapshot(
     assert event.snapshot is not None
     assert len(event.snapshot) == 50
     assert after.revision == event.revision + 1
+
+
+@pytest.mark.damages
+async def test_an_event_that_somebody_damaged_is_a_resync(
+    real: RedisModelRegistry, server: Server, worker: ModelInstance
+) -> None:
+    await real.register_instance(worker)
+    async with real.watch() as watch:
+        begin = await next_of(watch, Kind.RESYNC)
+        revision = begin.revision + 1
+        server.raw.hset(server.store.key("meta"), "rev", revision)
+        server.raw.xadd(
+            server.store.key("events"),
+            {f"{begin.epoch}|ready|x|x|1": f"{MODEL}:h:1|no|row|at|all|||||||"},
+            id=f"{revision}-0",
+        )
+        (event,) = await take(watch, 1)
+        assert (event.kind, event.cause) == (Kind.RESYNC, Lost.UNREADABLE)
+        await real.deregister_instance(worker)
+        (event,) = await take(watch, 1)
+        assert event.kind is Kind.DEREGISTERED
+
+
+async def test_a_cancelled_wait_misses_nothing(
+    real: RedisModelRegistry, worker: ModelInstance
+) -> None:
+    """Cancelled at every moment from the first call on, and read on after that."""
+    await real.register_instance(worker)
+    async with real.watch() as watch:
+        seen: list[Event] = []
+        for turns in range(60):
+            waiting = asyncio.create_task(anext(watch))
+            for _ in range(turns % 12):
+                await asyncio.sleep(0)
+            if not waiting.cancel():
+                seen.append(waiting.result())
+            await asyncio.wait([waiting])
+            if not waiting.cancelled() and waiting.result() not in seen:
+                seen.append(waiting.result())
+            await real.set_readiness(worker, Readiness.NOT_READY, f"turn {turns}")
+        last = seen[-1].revision if seen else 0
+        (status,) = await real.status()
+        while last < status.revision:
+            async with asyncio.timeout(PATIENCE_SECS):
+                seen.append(await anext(watch))
+            last = seen[-1].revision
+
+    assert seen[0].kind is Kind.RESYNC
+    numbers = [event.revision for event in seen]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+async def test_a_position_goes_round_through_watches_of_several_partitions(
+    server: Server,
+) -> None:
+    """Also when a resumed watch has heard of one partition only."""
+    options: dict[str, Any] = {**FAST, "namespace": "round", "partitions": 4}
+    async with RedisModelRegistry.from_url(
+        server.url, run_checker=False, **options
+    ) as registry:
+        async with registry.watch() as watch:
+            assert watch.position is None
+            await take(watch, 3)
+            assert watch.position is None
+            await take(watch, 1)
+            position = watch.position
+        for number in range(6):
+            await registry.register_instance(instance(1, f"model {number}"))
+            async with registry.watch(after=position) as watch:
+                (event,) = await take(watch, 1)
+                assert event.instance is not None
+                assert event.instance.model_name == f"model {number}"
+                position = watch.position
+    server.raw.flushall()
 
 
 async def test_closing_the_registry_ends_its_watches(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 
@@ -18,8 +19,8 @@ PROCESSES = 8
 RESERVATIONS = 5_000
 WORKERS = 10
 MOST_MS = 3.0
-ROUNDS = 5
-"""Other work on the machine is not the registry's: the first round within the bound counts."""
+ROUNDS = 3
+"""The median of their p99s counts; all of them are printed."""
 
 
 def quantile(sorted_us: list[int], share: float) -> float:
@@ -63,13 +64,11 @@ def test_eight_processes_agree_and_are_fast(
         SyncModelRegistry.from_url(server.url) as registry,
     ):
         registry.send_heartbeats(instances(WORKERS, heartbeat_timeout_secs=3600))
-        url, runs, rounds = server.url, dict[str, tuple[list[int], float]](), ROUNDS
+        url, runs = server.url, dict[str, tuple[list[int], float]]()
         runs["1 process"] = race(url, 1, count, 1, 0, 0)
-        runs["8 processes"] = race(url, PROCESSES, count, 1, 0, 0)
-        while quantile(runs["8 processes"][0], 0.99) > MOST_MS and (
-            rounds := rounds - 1
-        ):
-            runs["8 processes"] = race(url, PROCESSES, count, 1, 0, 0)
+        flat_out = [f"8 processes, round {number}" for number in range(ROUNDS)]
+        for name in flat_out:
+            runs[name] = race(url, PROCESSES, count, 1, 0, 0)
         runs["8 processes, at most 250/s each, held 10 ms"] = race(
             url, PROCESSES, part(1_000, 200), 8, 0.01, 250
         )
@@ -87,4 +86,5 @@ def test_eight_processes_agree_and_are_fast(
                 f"{quantile(took, 0.5):.2f} ms, p99 {quantile(took, 0.99):.2f} ms, "
                 f"p99.9 {quantile(took, 0.999):.2f} ms"
             )
-    assert quantile(runs["8 processes"][0], 0.99) <= MOST_MS
+    p99s = [quantile(runs[name][0], 0.99) for name in flat_out]
+    assert statistics.median(p99s) <= MOST_MS

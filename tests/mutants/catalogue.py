@@ -526,9 +526,9 @@ MUTANTS = [
         "a view shows what the worker says",
         "following/test_decisions.py::test_a_view_honours_overrides_from_the_first_to_the_last",
         (
-            "redis_registry/core/mirror.py",
-            "found = (overrides.apply(item, 0) for item in self.instances())",
-            "found = self.instances()",
+            "redis_registry/core/rows.py",
+            "shown = (overrides.apply(item, 0) for item in found if item)",
+            "shown = (item for item in found if item)",
         ),
     ),
     mutant(
@@ -599,8 +599,8 @@ MUTANTS = [
         "following/test_watch.py::test_a_position_that_was_trimmed_gets_a_named_resync",
         (
             "redis_registry/roles/watch.py",
-            "if not entries or entries[0].revision != after + 1:",
-            "if not entries:",
+            "if entries and entries[0].revision == after + 1:",
+            "if entries:",
         ),
     ),
     mutant(

@@ -331,10 +331,9 @@ async def test_a_view_learns_it_by_the_event(pair: Pair) -> None:
     async with other.view("glm@llm") as view:
         found = view.instances("glm@llm")[0].held_out
         assert found
-        assert not found.half_open  # that goes by the clock, not by when it was read
-        assert bad.port not in {
-            i.port for _ in range(60) if (i := view.select("glm@llm"))
-        }
+        assert (
+            found.half_open
+        )  # by Redis's clock; choosing it is another test's business
 
 
 async def test_exactly_one_of_many_gets_the_probe(make_bench: MakeBench) -> None:

@@ -20,6 +20,7 @@ from redis_registry import (
     Load,
     ModelInstance,
     NoneAvailable,
+    OutlierSettings,
     Readiness,
     RedisModelRegistry,
     RegistryUnavailable,
@@ -220,6 +221,52 @@ async def test_candidates_from_a_view_follow_every_change(bench: Bench) -> None:
         with pytest.raises(NoneAvailable, match="no candidates were given"):
             async with registry.reserve(MODEL, candidates=list):
                 pass
+
+
+async def test_who_was_ejected_is_not_picked_until_a_probe_brings_it_back(
+    make_bench: MakeBench,
+) -> None:
+    rules = OutlierSettings(consecutive_failures=1, base_ejection_secs=0.3)
+    registry = (await make_bench(outliers=rules)).registry
+    await registry.send_heartbeats(instances(4))
+    await registry.report_failure(instance(1), "down")
+
+    async def picked() -> ModelInstance:
+        async with registry.reserve(MODEL) as made:
+            return made.instance
+
+    assert {(await picked()).port for _ in range(8)} == {2, 3, 4}
+    probe = instance(2)
+
+    async def probed() -> bool:
+        nonlocal probe
+        probe = await picked()
+        return probe.port == 1
+
+    await until(probed, "it is probed", within_secs=20)
+    assert probe.held_out is not None
+    await registry.report_success(probe)
+
+    async def back() -> bool:
+        found = await picked()
+        return found.port == 1 and found.held_out is None
+
+    await until(back, "it is a candidate as any other")
+
+
+async def test_a_models_last_instances_are_reserved_though_held_out(
+    make_bench: MakeBench,
+) -> None:
+    bench = await make_bench()
+    await bench.registry.send_heartbeats(instances(2, enabled=False))
+    await bench.registry.register_instance(instance(3))
+    soon = bench.store.now_us() + 3_600_000_000
+    bench.server.raw.hset(
+        bench.store.key("i:glm@llm:10.0.0.1:3"), "out", f"e:{soon}:0:0:"
+    )
+    async with bench.registry.reserve(MODEL) as made:
+        assert made.instance.port == 3
+    bench.server.raw.flushall()
 
 
 async def test_an_unknown_policy_is_refused_by_name(bench: Bench) -> None:
@@ -430,7 +477,7 @@ async def test_what_a_killed_process_held_is_back_within_its_lease(
             return await total(bench.registry) == 0
 
         await until(all_back, "all 500 are back")
-        assert time.monotonic() - killed < TTL_SECS + 0.3
+        assert time.monotonic() - killed < TTL_SECS + 0.4
     bench.store.check()
 
 

@@ -11,7 +11,6 @@ from pydantic import TypeAdapter, ValidationError
 from redis_registry.http.app import SCHEMA_REF, Reply, Request, Route, invalid
 from redis_registry.model import ModelInstance
 from redis_registry.registry import RedisModelRegistry
-from redis_registry.selection import Reason, why_not
 
 __all__ = ["dbgpt_routes"]
 
@@ -47,10 +46,6 @@ async def _instance(request: Request) -> ModelInstance:
         return ModelInstance.model_validate_json(body)
     except ValidationError as error:
         raise invalid(error, "body") from error
-
-
-# Disabled ones DB-GPT's clients leave out themselves.
-_THEIR_BUSINESS = (None, Reason.DISABLED)
 
 
 class _Door:
@@ -91,10 +86,8 @@ class _Door:
             found = await self._registry.get_all_model_instances(
                 healthy_only=healthy_only
             )
-        if (
-            healthy_only
-        ):  # DB-GPT's clients choose among them, and know nothing else of ours
-            found = [item for item in found if why_not(item) in _THEIR_BUSINESS]
+        if healthy_only:  # DB-GPT's clients choose, and know no readiness or weight
+            found = [item for item in found if item.ready and item.weight != 0]
         parts: list[str] = []
         for first in range(0, len(found), _PER_TURN):
             if first:

@@ -1,0 +1,187 @@
+"""What a reader keeps of instances: each as it came, and one immutable snapshot a model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from urllib.parse import unquote
+
+from redis_registry.core.events import Event, decode_event
+from redis_registry.errors import FormatMismatch
+from redis_registry.model import Health, ModelInstance
+from redis_registry.selection import Candidates
+from redis_registry.store.following import Entry
+from redis_registry.wire.codec import UNREADABLE, decode_row
+from redis_registry.wire.in_force import Overrides
+
+__all__ = ["Change", "ModelRows", "Row", "Snapshot", "model_of"]
+
+_log = logging.getLogger(__name__)
+
+
+class Row:
+    """One instance as it came, decoded when somebody looks.
+
+    Args:
+        raw: The row; see ``store/lua/lib/record.lua``.
+        silent: Its deadline has passed, and nobody has flipped it.
+        kept: Redis has lost it without saying why; it may be gone, or about to come back.
+        served: The time for which it was held out is over.
+    """
+
+    __slots__ = ("_instance", "kept", "raw", "served", "silent")
+
+    def __init__(
+        self,
+        raw: bytes,
+        *,
+        silent: bool = False,
+        kept: bool = False,
+        served: bool = False,
+    ) -> None:
+        self.raw = raw
+        self.silent = silent
+        self.kept = kept
+        self.served = served
+        self._instance: ModelInstance | None = None
+
+    @property
+    def member(self) -> str:
+        """The instance's member among the deadlines."""
+        identity, _, tail, _ = self.raw.split(b"|", 3)
+        return f"{identity.decode()}:{tail.decode()}"
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its record says so."""
+        return self.raw.split(b"|", 5)[4] == b"1"
+
+    def marked(
+        self,
+        *,
+        silent: bool | None = None,
+        kept: bool | None = None,
+        served: bool | None = None,
+    ) -> Row:
+        """The same row in another light."""
+        silent = self.silent if silent is None else silent
+        kept = self.kept if kept is None else kept
+        served = self.served if served is None else served
+        if (silent, kept, served) == (self.silent, self.kept, self.served):
+            return self
+        return Row(self.raw, silent=silent, kept=kept, served=served)
+
+    def told(self, raw: bytes) -> Row:
+        """Another row of the same instance that says no more of its life than this one."""
+        return Row(raw, silent=self.silent, kept=self.kept, served=self.served)
+
+    @property
+    def instance(self) -> ModelInstance | None:
+        """The instance; ``None`` when the row can't be read, which is logged once."""
+        if self._instance is None and self.raw:
+            try:
+                self._instance = self._judged(decode_row(self.raw))
+            except (*UNREADABLE, FormatMismatch):
+                _log.warning(
+                    "record unreadable, left out of the view",
+                    extra={"row": self.raw[:120].decode(errors="backslashreplace")},
+                    exc_info=True,
+                )
+                self.raw = b""
+        return self._instance
+
+    def _judged(self, instance: ModelInstance) -> ModelInstance:
+        seen: dict[str, object] = {}
+        if self.silent and instance.healthy and instance.check_healthy:
+            seen = {"healthy": False, "state": Health.OVERDUE}
+        elif self.kept:
+            seen = {"state": Health.PROTECTED}
+        if self.served and instance.held_out:
+            seen["held_out"] = instance.held_out.at(instance.held_out.until)
+        return instance.model_copy(update=seen) if seen else instance
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All instances of one model at one moment; nothing of it ever changes.
+
+    Attributes:
+        model_name: The model.
+        candidates: What choosers take; keeps what they compute of it.
+    """
+
+    model_name: str
+    candidates: Candidates = field(default_factory=Candidates)
+
+    @property
+    def instances(self) -> tuple[ModelInstance, ...]:
+        """All of them, in order of registration."""
+        return self.candidates.instances
+
+
+class ModelRows:
+    """The rows of one model, in order of registration, and the snapshot made of them."""
+
+    __slots__ = ("_made", "name", "partition", "rows", "version")
+
+    def __init__(self, name: str, partition: int) -> None:
+        self.name = name
+        self.partition = partition
+        self.rows: dict[str, Row] = {}
+        self.version = 0
+        self._made: tuple[int, Snapshot] | None = None
+
+    def snapshot(self, overrides: Overrides) -> Snapshot:
+        """What is shown of them; the same object while nothing changes."""
+        made, version = self._made, self.version
+        if made is not None and made[0] == version:
+            return made[1]
+        # Copied in one step, for the writer may be at work in another thread.
+        found = (row.instance for row in list(self.rows.values()))
+        shown = (overrides.apply(item, 0) for item in found if item)
+        snapshot = Snapshot(self.name, Candidates(shown))
+        self._made = (version, snapshot)
+        return snapshot
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the stream and what it did to the mirror.
+
+    Attributes:
+        entry: The entry.
+        model: The model it is about; empty: about none.
+        old: The row before it.
+        new: The row after it.
+        turned: Models that look different because of it, if it is an operator's decision.
+    """
+
+    entry: Entry
+    model: str
+    old: Row | None
+    new: Row | None
+    turned: frozenset[str] = frozenset()
+
+    @cached_property
+    def event(self) -> Event:
+        """It as an event, decoded once for all who watch.
+
+        Raises:
+            ValueError: It can't be read.
+        """
+        entry, old = self.entry, self.old
+        if old is not None and old.kept:
+            old = None  # Redis had lost it, and the watch was told so
+        return decode_event(
+            b"%d-0" % entry.revision,
+            {entry.head: self.new.raw if self.new else entry.about},
+            partition=entry.partition,
+            before=old.marked(silent=False).instance if old else None,
+        )
+
+
+def model_of(identity: str) -> str:
+    """The model of an identity, which is given as text."""
+    name = identity.partition(":")[0]
+    return unquote(name) if "%" in name else name
