@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from redis_registry.core.because import Case, span, words_of
@@ -18,13 +18,13 @@ from redis_registry.core.explanation import (
     Transition,
 )
 from redis_registry.core.inputs import readable
-from redis_registry.errors import InvalidInstance
+from redis_registry.errors import FormatMismatch, InvalidInstance
 from redis_registry.model import EPOCH, Health, Identity, ModelInstance
 from redis_registry.selection import Reason, why_not
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.explaining import MOST_TRANSITIONS, Entry, Found, row_of
 from redis_registry.store.reserving import capacity_of
-from redis_registry.wire.codec import decode_rows, marked
+from redis_registry.wire.codec import UNREADABLE, decode_rows, marked
 from redis_registry.wire.in_force import means
 
 __all__ = ["asked_for", "explained_instance", "explained_model"]
@@ -65,16 +65,16 @@ def explained_instance(found: Found, settings: RegistrySettings) -> Explanation:
     assert identity is not None  # noqa: S101  as the operation was called
     known = _Knowledge(found, settings)
     row = row_of(found.rows, identity)
-    said = decode_rows([row]) if row else []
-    transitions = known.transitions(said[0] if said else None)
+    member = next((m for m in known.members if m.said.identity == identity), None)
+    transitions = known.transitions(member.said if member else None)
     more: dict[str, Any] = {
         "transitions": transitions,
         "penalties": known.penalties(row),
         "looked_back_to": known.looked_back_to,
     }
-    if row and said:
-        others = _unless_shadowed(found, known.reasons())
-        return known.instance(row, said[0], others, **more)
+    if member is not None:
+        reasons = _unless_shadowed(found, known.reasons())
+        return known.instance(member, reasons, **more)
     because, remedy = _UNREADABLE if row else known.unknown("it", transitions)
     return Explanation(
         **identity._asdict(),
@@ -93,16 +93,13 @@ def explained_model(found: Found, settings: RegistrySettings) -> ModelExplanatio
     known = _Knowledge(found, settings)
     transitions = known.transitions(None)
     reasons = known.reasons()
-    shown = [
-        known.instance(row, said, reasons)
-        for row in found.rows
-        for said in decode_rows([row])
-    ]
-    shown.sort(key=lambda one: one.selectable)  # each group in order of registration
+    # Those that may not come first, each group in order of registration; only these are explained.
+    members = sorted(known.members, key=lambda m: reasons[m.said.identity] is None)
+    shown = [known.instance(m, reasons) for m in members[:MOST_INSTANCES]]
     counts = Counter(filter(None, reasons.values()))
-    able = len(shown) - sum(counts.values())
+    able = len(members) - sum(counts.values())
     resort = not able and any(counts[reason] for reason in _HELD_OUT)
-    because, remedy = _of_all(len(shown), counts, resort=resort), ""
+    because, remedy = _of_all(len(members), counts, resort=resort), ""
     if not shown:
         because, remedy = known.unknown("no instance of it", transitions)
     elif not able:
@@ -114,18 +111,14 @@ def explained_model(found: Found, settings: RegistrySettings) -> ModelExplanatio
         known=bool(shown),
         selectable=able,
         reasons=dict(counts.most_common()),
-        protected=sum(_protected(one) for one in shown),
+        protected=sum(m.seen.state is Health.PROTECTED for m in members),
         last_resort=resort,
-        instances=tuple(shown[:MOST_INSTANCES]),
+        instances=tuple(shown),
         because=because,
         remedy=remedy,
         transitions=transitions,
         looked_back_to=known.looked_back_to,
     )
-
-
-def _protected(one: Explanation) -> bool:
-    return one.instance is not None and one.instance.state is Health.PROTECTED
 
 
 def _of_all(size: int, counts: Counter[Reason], *, resort: bool) -> str:
@@ -157,6 +150,14 @@ def _unless_shadowed(
     }
 
 
+class _Member(NamedTuple):
+    """One of the model: its row, as it says it is, and as operators want it seen."""
+
+    row: bytes
+    said: ModelInstance
+    seen: ModelInstance
+
+
 class _Knowledge:
     """What was found, read as an explanation needs it."""
 
@@ -166,6 +167,12 @@ class _Knowledge:
         self._now_us = found.page.now_us
         self.now = EPOCH + timedelta(microseconds=self._now_us)
         self._overrides = {one.name: one for one in found.page.orders.overrides}
+        apply = found.page.orders.overrides.apply
+        self.members = [
+            _Member(row, said, apply(said, self._now_us))
+            for row in found.rows
+            for said in decode_rows([row])
+        ]
         self.protections = tuple(self._protections())
         self.common: dict[str, Any] = {
             "now": self.now,
@@ -173,15 +180,11 @@ class _Knowledge:
             "protections": self.protections,
         }
         oldest = found.looked_back_to
-        self.looked_back_to = _event(oldest).at if oldest else None
-
-    def _seen(self, said: ModelInstance) -> ModelInstance:
-        return self._found.page.orders.overrides.apply(said, self._now_us)
+        self.looked_back_to = oldest and oldest.at
 
     def reasons(self) -> dict[Identity, Reason | None]:
         """Why each of the model may not receive work."""
-        said = decode_rows(self._found.rows) if self._found.rows else []
-        return {one.identity: why_not(self._seen(one)) for one in said}
+        return {member.said.identity: why_not(member.seen) for member in self.members}
 
     def _protections(self) -> list[Protection]:
         status, model = self._found.status, self._found.model_name
@@ -206,8 +209,7 @@ class _Knowledge:
     def transitions(self, said: ModelInstance | None) -> tuple[Transition, ...]:
         """The last changes; decisions only where they mean the instance as it is."""
         found: list[Transition] = []
-        for entry in self._found.entries:
-            event = _event(entry)
+        for event in filter(None, map(_readable, self._found.entries)):
             address = None
             if event.kind not in OF_OVERRIDES:
                 host, port = event.subject.split(":")[1:]
@@ -255,8 +257,7 @@ class _Knowledge:
 
     def instance(
         self,
-        row: bytes,
-        said: ModelInstance,
+        member: _Member,
         reasons: dict[Identity, Reason | None],
         *,
         transitions: tuple[Transition, ...] = (),
@@ -264,14 +265,14 @@ class _Knowledge:
         looked_back_to: datetime | None = None,
     ) -> Explanation:
         """What explains one that is registered; ``reasons`` are those of the whole model."""
-        seen, extra = self._seen(said), marked(row)
+        row, said, seen = member
         reason = reasons[said.identity]
         penalties = penalties or self.penalties(row)
         ejected = [one.cause for one in transitions if one.kind is Kind.EJECTED][:1]
         case = Case(
             seen=seen,
             said=said,
-            marked=extra,
+            marked=marked(row),
             overrides=[self._overrides[name] for name in seen.overrides],
             now=self.now,
             ejected=f" ({ejected[0]})" if ejected else "",
@@ -328,6 +329,16 @@ class _Knowledge:
             f"{one.by}: {one.cause}, at most {span(-case.past_secs(one.until))} more"
             for one in self.protections
         ] or ["recovery: the registry itself was away"]
+
+
+def _readable(entry: Entry) -> Event | None:
+    """An event; ``None``: it tells of a record that can't be read."""
+    try:
+        return _event(entry)
+    except FormatMismatch:
+        raise
+    except UNREADABLE:
+        return None
 
 
 def _event(entry: Entry) -> Event:

@@ -278,7 +278,7 @@ class Follower:
     def _swap(self, reading: Reading) -> None:
         """The new mirror is whole: from here on it serves."""
         partition, cause = reading.partition, reading.cause
-        del self._readings[partition]
+        self._readings.pop(partition, None)
         keep_secs = self._keep_secs(partition, reading.fresh, cause)
         changed = self.mirror.take_over(
             partition, reading.fresh, keep=keep_secs > 0, gone=reading.gone

@@ -74,7 +74,14 @@ class LoopThread:
             return self._loop
 
     def close(self) -> None:
-        """End the views and watches, and the thread."""
+        """End the views and watches, and the thread.
+
+        Raises:
+            RegistryClosed: It was called from a view's callback, which runs in that thread.
+        """
+        if threading.current_thread() is self._thread:
+            msg = "close the registry from another thread than its views' own"
+            raise RegistryClosed(msg)
         with self._lock:
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None

@@ -286,6 +286,9 @@ class ViewReads:
 
     async def _open(self) -> None:
         """Begin to follow, and wait until there is something to show."""
+        if self._follower is not None:
+            msg = "the view is open already; make another one with registry.view()"
+            raise RegistryClosed(msg)
         self._hub = self._make_hub()
         self._follower = self._hub.follow(self.scope, self._path)
         self._follower.listeners.append(self)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from redis_registry.model import EPOCH
 from redis_registry.store.calls import Call, Command, Operation
 from redis_registry.store.readers import READ_PAGE, Readers
 from redis_registry.store.replies import Page
@@ -37,6 +39,11 @@ class Entry(NamedTuple):
     def epoch(self) -> str:
         """The epoch it was written in."""
         return self.head.split(b"|", 1)[0].decode()
+
+    @property
+    def at(self) -> datetime:
+        """When it was written, by Redis's clock."""
+        return EPOCH + timedelta(microseconds=int(self.head.rsplit(b"|", 1)[1]))
 
 
 class Overdue(NamedTuple):

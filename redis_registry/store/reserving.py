@@ -53,7 +53,6 @@ class Fleet:
         *,
         partial: bool = False,
     ) -> None:
-        self.model_name = model_name
         self.reasons = reasons or Counter[str]()
         self.instances: dict[str, ModelInstance] = {}
         self.limits: list[str] = []
@@ -61,6 +60,8 @@ class Fleet:
         self.partial = partial or len(found) > MOST_CANDIDATES
         if len(found) > MOST_CANDIDATES:
             found = random.sample(found, MOST_CANDIDATES)
+        # Their own name, where they were asked for by an alias: it says where they are counted.
+        self.model_name = found[0].model_name if found else model_name
         for instance in found:
             weight = 1.0 if instance.weight is None else instance.weight
             identity = identity_text(instance.identity)

@@ -104,6 +104,23 @@ def test_closing_from_another_thread_ends_a_watch(server: Server) -> None:
     watch.close()
 
 
+def test_closing_from_a_callback_is_refused(sync_registry: SyncModelRegistry) -> None:
+    """It would wait for its own thread."""
+    refused: list[BaseException] = []
+
+    def close(_models: frozenset[str]) -> None:
+        try:
+            sync_registry.close()
+        except RegistryClosed as error:
+            refused.append(error)
+
+    with sync_registry.view() as view:
+        view.on_change(close)
+        sync_registry.register_instance(instance(1))
+        wait_for(lambda: refused, "it was refused")
+    assert "another thread" in str(refused[0])
+
+
 async def test_both_faces_have_the_same_arguments() -> None:
     for name in ("watch", "view"):
         mine = getattr(RedisModelRegistry, name).__annotations__

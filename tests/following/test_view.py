@@ -393,6 +393,14 @@ async def test_a_view_outside_its_block_says_so(real: RedisModelRegistry) -> Non
         view.instances()
 
 
+async def test_a_view_is_opened_once_at_a_time(real: RedisModelRegistry) -> None:
+    async with real.view() as view:
+        with pytest.raises(RegistryClosed, match="open already"):
+            async with view:
+                pass
+        assert view.instances() == ()
+
+
 async def test_a_cancelled_start_leaves_nothing(
     real: RedisModelRegistry, server: Server
 ) -> None:

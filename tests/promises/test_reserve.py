@@ -762,3 +762,20 @@ async def test_a_failing_round_is_told_and_tried_again(
             assert await total(bench.registry) == 1
             assert not made.lost
     assert "will try again" in caplog.text
+
+
+async def test_an_alias_of_a_model_in_another_partition_is_reserved(
+    server: Server, no_tasks_left: None
+) -> None:
+    async with RedisModelRegistry.from_url(
+        server.url, run_checker=False, namespace="far", partitions=8, **SLOW
+    ) as registry:
+        for number in range(8):
+            await registry.register_instance(instance(number + 1, f"model {number}"))
+            alias = f"alias {number}"
+            await registry.set_alias(alias, f"model {number}", author="me")
+            async with registry.reserve(alias) as reservation:
+                assert reservation.instance.model_name == f"model {number}"
+                held = await registry.in_flight(f"model {number}")
+                assert list(held.values()) == [1]
+    server.raw.flushall()

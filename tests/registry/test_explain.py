@@ -570,6 +570,10 @@ async def test_a_damaged_record_is_named(bench: Bench) -> None:
     found = await bench.registry.explain(IT)
     assert found.reason is Reason.UNKNOWN
     assert found.because == "its record can't be read, so no read shows it"
+    await expire(bench)  # its event can't be read either
+    again = await bench.registry.explain(IT)
+    assert again.because == found.because
+    assert [one.kind for one in again.transitions] == [Kind.REGISTERED]
 
 
 async def test_many_instances_are_all_counted(bench: Bench) -> None:

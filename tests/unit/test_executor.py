@@ -17,6 +17,7 @@ from redis_registry import (
     RegistryError,
     SyncModelRegistry,
 )
+from redis_registry.store.calls import ask
 from redis_registry.telemetry import Telemetry
 from tests.conftest import FAST, SLOW, Server
 from tests.helpers import Store, instance, instances, until, wait_for
@@ -216,3 +217,17 @@ def test_prometheus_is_one_such_observer() -> None:
     assert 'redis_registry_retries_total{fault="unknown",operation="read"} 2.0' in text
     assert "redis_registry_sweep_seconds_count 2.0" in text
     assert "redis_registry_living 7.0" in text
+
+
+async def test_a_plain_command_of_an_operation_is_repeated_as_a_call_is(
+    real: RedisModelRegistry, sync_registry: SyncModelRegistry, server: Server
+) -> None:
+    await real.register_instance(instance())
+    sync_registry.status()
+    newest = real._operations.newest(0, None)
+    for _ in range(3):
+        server.raw.client_kill_filter(_type="normal", skipme=True)
+        entries = await real._executor.run(ask(newest))
+        assert b"|registered|" in entries[0].head
+        server.raw.client_kill_filter(_type="normal", skipme=True)
+        assert sync_registry._executor.run(ask(newest)) == entries
