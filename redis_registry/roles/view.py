@@ -128,9 +128,9 @@ class ViewReads:
         if chooser is None:
             chooser = self._kept_chooser(policy, how)
         follower = self._live
-        if chooser.by_load and model_name not in follower.loads.wanted:
-            follower.loads.want(model_name)
         snapshot = follower.mirror.snapshot(model_name)
+        if chooser.by_load and snapshot.model_name not in follower.loads.wanted:
+            follower.loads.want(snapshot.model_name)  # an alias has no loads
         if follower.mirror.awaiting or follower.probing.granted:
             probe = follower.probing.draw(snapshot)
             if probe is not None:

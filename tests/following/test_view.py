@@ -184,6 +184,10 @@ async def test_who_chooses_by_load_gets_what_is_reported_now(
             ),
             "the idle one is chosen",
         )
+        await real.set_alias("prod", MODEL, author="me")
+        await until_view(lambda: len(view.instances("prod")) == 3, "the alias is seen")
+        assert view.select("prod", "least_loaded") == view.instances(MODEL)[1]
+        assert view._live.loads.wanted == {MODEL}
         with view.outstanding.using(view.instances(MODEL)[1]):
             pass
 
