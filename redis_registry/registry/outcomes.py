@@ -57,7 +57,7 @@ class OutcomeSide(Base):
             InvalidInstance: Not an instance.
             RegistryUnavailable: It is held out, and Redis did not answer in time.
         """
-        if not isinstance(instance, ModelInstance):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(instance, ModelInstance):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without a type checker
             checked(instance)
         if self.settings.outliers.enabled:
             future = self._reports().succeeded(instance)

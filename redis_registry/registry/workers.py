@@ -90,7 +90,7 @@ class WorkerSide(Base):
             Superseded: A newer incarnation lives there; nothing was changed.
             RegistryUnavailable: Redis did not answer in time.
         """
-        if not isinstance(instance, ModelInstance):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(instance, ModelInstance):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without a type checker
             checked(instance)
         coalescer = self._coalescer
         if coalescer is None or coalescer.loop is not asyncio.get_running_loop():

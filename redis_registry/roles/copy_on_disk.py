@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import msgpack  # pyright: ignore[reportMissingTypeStubs]
+import msgpack  # pyright: ignore[reportMissingTypeStubs]  it ships none
 
 from redis_registry.core.orders import orders_written, written_orders
 from redis_registry.store.replies import Orders
@@ -30,8 +30,8 @@ COPY_SECS = 5.0
 _log = logging.getLogger(__name__)
 
 # msgpack ships no types.
-_pack = cast("Any", msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
-_unpack = cast("Any", msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]
+_pack = cast("Any", msgpack.packb)  # pyright: ignore[reportUnknownMemberType]  as above
+_unpack = cast("Any", msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]  as above
 
 
 class Saved(NamedTuple):
