@@ -30,8 +30,8 @@ $(STAMP): pyproject.toml requirements/dev.txt
 demo: $(STAMP)  ## Two controllers, six workers, one real server: watch it tell the truth (KEEP=1 leaves it running)
 	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
 
-test: $(STAMP)  ## All tests (under 6 minutes on 2 cores)
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+test: $(STAMP)  ## All tests (under 6 minutes on 2 cores; three workers, for much of it is waiting)
+	@$(BIN)/python -m pytest -q -n 3 $(ARGS)
 
 test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats (about 25 minutes; LOAD_SHARE=0.1 to try)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)

@@ -47,10 +47,10 @@ from redis_registry.model import (
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
 from redis_registry.roles.checker import CheckerStatus
+from redis_registry.roles.following.sync import SyncView, SyncWatch
+from redis_registry.roles.following.view import View
+from redis_registry.roles.following.watch import Watch
 from redis_registry.roles.holder import Reservation
-from redis_registry.roles.sync_following import SyncView, SyncWatch
-from redis_registry.roles.view import View
-from redis_registry.roles.watch import Watch
 from redis_registry.selection import (
     Canary,
     Candidates,

@@ -103,7 +103,7 @@ class RemoteSettings(Settings):
 class Controllers:
     """A sender's channel to the controllers: a call goes to the next one when one is dead or hung.
 
-    For one thread; see :class:`redis_registry.roles.channel.Channel`.
+    For one thread; see :class:`redis_registry.roles.sending.channel.Channel`.
 
     Args:
         settings: Which controllers, and how patient to be.

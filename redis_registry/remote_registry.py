@@ -11,9 +11,13 @@ from redis_registry.core.inputs import checked
 from redis_registry.errors import RegistryClosed
 from redis_registry.model import ModelInstance
 from redis_registry.remote import Controllers, RemoteSettings
-from redis_registry.roles.announcing import Announcement, SyncAnnouncement, new_life
-from redis_registry.roles.life import HowToAnnounce, Life
-from redis_registry.roles.senders import Senders
+from redis_registry.roles.sending.announcing import (
+    Announcement,
+    SyncAnnouncement,
+    new_life,
+)
+from redis_registry.roles.sending.life import HowToAnnounce, Life
+from redis_registry.roles.sending.senders import Senders
 
 __all__ = ["RemoteRegistry", "SyncRemoteRegistry"]
 

@@ -39,11 +39,10 @@ from redis_registry.model import (
     Readiness,
     superseded,
 )
-from redis_registry.roles.announcing import SyncAnnouncement, new_life
-from redis_registry.roles.channel import RedisChannel
-from redis_registry.roles.hub import scope_of
-from redis_registry.roles.life import HowToAnnounce
-from redis_registry.roles.loop_thread import LoopThread
+from redis_registry.roles.following.hub import scope_of
+from redis_registry.roles.following.loop_thread import LoopThread
+from redis_registry.roles.following.sync import SyncView, SyncWatch
+from redis_registry.roles.following.watch import BUFFER, Watch
 from redis_registry.roles.reserving import (
     RELEASE_SECS,
     GiveCandidates,
@@ -51,9 +50,10 @@ from redis_registry.roles.reserving import (
     Reserver,
     check_policy,
 )
-from redis_registry.roles.senders import Senders
-from redis_registry.roles.sync_following import SyncView, SyncWatch
-from redis_registry.roles.watch import BUFFER, Watch
+from redis_registry.roles.sending.announcing import SyncAnnouncement, new_life
+from redis_registry.roles.sending.channel import RedisChannel
+from redis_registry.roles.sending.life import HowToAnnounce
+from redis_registry.roles.sending.senders import Senders
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import AsyncExecutor, SyncExecutor
 from redis_registry.store.operations import UNKNOWN, Operations

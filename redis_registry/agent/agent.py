@@ -22,8 +22,8 @@ from redis_registry.agent.probes import Fault, Probe, host_of, probe_of
 from redis_registry.agent.signals import Signals, signals_of_the_process
 from redis_registry.errors import AgentError, Superseded
 from redis_registry.model import ModelInstance, Readiness
-from redis_registry.roles.announcing import Announcement
-from redis_registry.roles.life import HowToAnnounce
+from redis_registry.roles.sending.announcing import Announcement
+from redis_registry.roles.sending.life import HowToAnnounce
 
 __all__ = ["AgentOptions", "run"]
 
@@ -61,7 +61,7 @@ class AgentOptions:
         drain_timeout_secs: How long a drain waits for work in flight.
         settle_secs: How long a drain waits at least: for requests that are on their way.
         stop_timeout_secs: From asking the server to end to killing it.
-        progress_timeout_secs: See :class:`redis_registry.roles.life.LifeOptions`.
+        progress_timeout_secs: See :class:`redis_registry.roles.sending.life.LifeOptions`.
         any_address: See there.
     """
 

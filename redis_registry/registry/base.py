@@ -10,11 +10,11 @@ from typing import Any, Self
 from redis_registry.core.coalescer import Coalescer
 from redis_registry.core.inputs import actor
 from redis_registry.errors import ConfigurationError
-from redis_registry.roles.channel import RedisChannel
 from redis_registry.roles.checker import Checker, CheckerStatus
-from redis_registry.roles.hub import Hub
+from redis_registry.roles.following.hub import Hub
 from redis_registry.roles.reserving import Reserver
-from redis_registry.roles.senders import Senders
+from redis_registry.roles.sending.channel import RedisChannel
+from redis_registry.roles.sending.senders import Senders
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import AsyncExecutor, SyncExecutor
 from redis_registry.store.operations import Operations

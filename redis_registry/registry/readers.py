@@ -8,9 +8,9 @@ from pathlib import Path
 from redis_registry.core.inputs import readable
 from redis_registry.model import ModelInstance
 from redis_registry.registry.base import Base
-from redis_registry.roles.hub import scope_of
-from redis_registry.roles.view import View
-from redis_registry.roles.watch import BUFFER, Watch
+from redis_registry.roles.following.hub import scope_of
+from redis_registry.roles.following.view import View
+from redis_registry.roles.following.watch import BUFFER, Watch
 
 __all__ = ["ReaderSide"]
 

@@ -10,8 +10,8 @@ from redis_registry.core.coalescer import Coalescer
 from redis_registry.core.inputs import check_beats, checked
 from redis_registry.model import Beat, Load, ModelInstance, Readiness, superseded
 from redis_registry.registry.base import Base
-from redis_registry.roles.announcing import Announcement, new_life
-from redis_registry.roles.life import HowToAnnounce
+from redis_registry.roles.sending.announcing import Announcement, new_life
+from redis_registry.roles.sending.life import HowToAnnounce
 from redis_registry.store.operations import UNKNOWN
 
 __all__ = ["WorkerSide"]
@@ -178,7 +178,7 @@ class WorkerSide(Base):
         Args:
             instance: Who it is; without an ``incarnation`` it gets a new one. Its ``readiness``
                 is taken when it was set.
-            **how: Fields of :class:`~redis_registry.roles.life.LifeOptions`.
+            **how: Fields of :class:`~redis_registry.roles.sending.life.LifeOptions`.
 
         Raises:
             InvalidInstance: Not an instance, an interval that can't keep it alive, or an address

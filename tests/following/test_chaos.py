@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from redis_registry import Event, Kind, RedisModelRegistry
-from redis_registry.roles.tail import Place, Tail
+from redis_registry.roles.following.tail import Place, Tail
 from redis_registry.store.following import Entry
 from tests.conftest import _binary
 from tests.following.chaos import Chaos

@@ -18,7 +18,7 @@ from redis_registry import (
     RegistryClosed,
     Watch,
 )
-from redis_registry.roles.tail import Lost
+from redis_registry.roles.following.tail import Lost
 from tests.conftest import FAST, Server
 from tests.helpers import instance, instances, until
 

@@ -18,7 +18,7 @@ import sys
 import time
 
 from redis_registry import RedisModelRegistry
-from redis_registry.roles.announcing import Announcement
+from redis_registry.roles.sending.announcing import Announcement
 from tests.helpers import instance
 from tests.load.programs import say
 

@@ -43,7 +43,7 @@ WRITERS = "redis_registry/store/writers.py"
 REPLIES = "redis_registry/store/replies.py"
 CHECKER = "redis_registry/roles/checker.py"
 EXECUTOR = "redis_registry/store/executor.py"
-TAIL = "redis_registry/roles/tail.py"
+TAIL = "redis_registry/roles/following/tail.py"
 SELECTION = "redis_registry/selection/"
 
 MUTANTS = [
@@ -438,7 +438,7 @@ MUTANTS = [
         "a superseded process goes on claiming the address",
         "workers/test_superseded.py::test_the_newer_life_takes_over_and_the_older_one_learns_it",
         (
-            "redis_registry/roles/heartbeater.py",
+            "redis_registry/roles/sending/heartbeater.py",
             "        life.superseded = True",
             "        return",
         ),
@@ -536,7 +536,7 @@ MUTANTS = [
         "a view waits for a sweep to end an override",
         "following/test_decisions.py::test_a_view_notices_the_end_by_itself",
         (
-            "redis_registry/roles/follower.py",
+            "redis_registry/roles/following/follower.py",
             "self._turn(self.mirror.expire(partition, overdue.now_us))",
             "pass",
         ),
@@ -588,7 +588,7 @@ MUTANTS = [
         "a slow consumer gets an ever longer queue",
         "following/test_watch.py::test_a_slow_consumer_is_told_and_gets_a_snapshot",
         (
-            "redis_registry/roles/watch.py",
+            "redis_registry/roles/following/watch.py",
             "if len(self._queue) >= self._buffer:",
             "if not self._begun:",
         ),
@@ -598,7 +598,7 @@ MUTANTS = [
         "a watch resumes where events are gone",
         "following/test_watch.py::test_a_position_that_was_trimmed_gets_a_named_resync",
         (
-            "redis_registry/roles/watch.py",
+            "redis_registry/roles/following/watch.py",
             "if entries and entries[0].revision == after + 1:",
             "if entries:",
         ),
@@ -618,7 +618,7 @@ MUTANTS = [
         "a view does not see deadlines pass",
         "following/test_view.py::test_one_that_falls_silent_leaves_at_its_timeout_without_any_checker",
         (
-            "redis_registry/roles/follower.py",
+            "redis_registry/roles/following/follower.py",
             "if partition in self._homes and (before or overdue.members):",
             "if before and not overdue.members:",
         ),
@@ -627,14 +627,18 @@ MUTANTS = [
         "R4",
         "an emptied Redis empties the views",
         "following/test_view.py::test_a_flushed_redis_does_not_empty_it",
-        ("redis_registry/roles/follower.py", "keep=keep_secs > 0", "keep=False"),
+        (
+            "redis_registry/roles/following/follower.py",
+            "keep=keep_secs > 0",
+            "keep=False",
+        ),
     ),
     mutant(
         "R4",
         "removed before a restart, kept after it",
         "following/test_view.py::test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart",
         (
-            "redis_registry/roles/reading.py",
+            "redis_registry/roles/following/reading.py",
             "gone.add(identity)",
             "gone.discard(identity)",
         ),

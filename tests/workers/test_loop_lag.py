@@ -6,9 +6,9 @@ import asyncio
 import time
 
 from redis_registry import RedisModelRegistry
-from redis_registry.roles import loop_lag
-from redis_registry.roles.life import Life
-from redis_registry.roles.loop_lag import LoopTicker
+from redis_registry.roles.sending import loop_lag
+from redis_registry.roles.sending.life import Life
+from redis_registry.roles.sending.loop_lag import LoopTicker
 from tests.helpers import instance, until
 
 

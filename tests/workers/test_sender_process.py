@@ -157,7 +157,7 @@ async def test_a_given_client_can_have_no_sender_process(server: Server) -> None
 
 
 def test_an_error_that_takes_more_than_a_message_still_ends_the_life() -> None:
-    from redis_registry.roles.sender_process import _error_named
+    from redis_registry.roles.sending.sender_process import _error_named
 
     assert "4 partitions" in str(_error_named("PartitionMismatch", "4 partitions"))
     assert isinstance(_error_named("Superseded", "a newer one"), errors.Superseded)

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from redis_registry.core.events import Event
-from redis_registry.roles.hub import Scope
-from redis_registry.roles.loop_thread import LoopThread
-from redis_registry.roles.view import ViewReads
-from redis_registry.roles.watch import Watch
+from redis_registry.roles.following.hub import Scope
+from redis_registry.roles.following.loop_thread import LoopThread
+from redis_registry.roles.following.view import ViewReads
+from redis_registry.roles.following.watch import Watch
 
 __all__ = ["SyncView", "SyncWatch"]
 

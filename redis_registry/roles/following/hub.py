@@ -7,8 +7,8 @@ from pathlib import Path
 
 from redis_registry.core.inputs import readable
 from redis_registry.errors import InvalidInstance
-from redis_registry.roles.follower import Follower
-from redis_registry.roles.tail import Tail
+from redis_registry.roles.following.follower import Follower
+from redis_registry.roles.following.tail import Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.operations import Operations
 

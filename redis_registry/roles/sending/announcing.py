@@ -25,9 +25,9 @@ from redis_registry.model import (
     explain_invalid,
     superseded,
 )
-from redis_registry.roles.life import BEATS_IN_TIMEOUT, HowToAnnounce, Life
-from redis_registry.roles.loop_lag import LoopTicker
-from redis_registry.roles.senders import Sender
+from redis_registry.roles.sending.life import BEATS_IN_TIMEOUT, HowToAnnounce, Life
+from redis_registry.roles.sending.loop_lag import LoopTicker
+from redis_registry.roles.sending.senders import Sender
 
 __all__ = ["Announcement", "SyncAnnouncement", "new_life"]
 

@@ -1,7 +1,7 @@
 """The sender as a process of its own, for work that holds the GIL.
 
 The parent sends what its lives say as lines of JSON, and the child (``sender_program.py``)
-runs the same :class:`~redis_registry.roles.heartbeater.Heartbeater`. Both read one monotonic
+runs the same :class:`~redis_registry.roles.sending.heartbeater.Heartbeater`. Both read one monotonic
 clock, so evidence that the parent can't renew grows old in the child. When the parent dies the
 child sees the end of its input and ends without goodbye: silence tells the truth.
 """
@@ -20,8 +20,8 @@ from typing import IO, Any, cast
 
 from redis_registry.errors import RegistryClosed, RegistryError, Superseded
 from redis_registry.model import ModelInstance, Readiness
-from redis_registry.roles.heartbeater import tell_superseded
-from redis_registry.roles.life import LAG_TICKS, Life
+from redis_registry.roles.sending.heartbeater import tell_superseded
+from redis_registry.roles.sending.life import LAG_TICKS, Life
 
 __all__ = ["SenderProcess"]
 
@@ -106,7 +106,7 @@ class SenderProcess:
     def _with_child(self) -> None:
         """Run one child until nobody is left to speak for, or until it dies."""
         child = subprocess.Popen(
-            [sys.executable, "-m", "redis_registry.roles.sender_program"],
+            [sys.executable, "-m", "redis_registry.roles.sending.sender_program"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -20,11 +20,11 @@ from redis_registry.core.mirror import Mirror
 from redis_registry.core.rows import Change
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
-from redis_registry.roles.copy_on_disk import DiskCopy, Saved
-from redis_registry.roles.loads import Loads
-from redis_registry.roles.probing import Probing
-from redis_registry.roles.reading import Reading
-from redis_registry.roles.tail import Lost, Place, Tail
+from redis_registry.roles.following.copy_on_disk import DiskCopy, Saved
+from redis_registry.roles.following.loads import Loads
+from redis_registry.roles.following.probing import Probing
+from redis_registry.roles.following.reading import Reading
+from redis_registry.roles.following.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue
 from redis_registry.store.operations import Operations

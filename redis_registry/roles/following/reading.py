@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from redis_registry.core.mirror import Mirror
 from redis_registry.errors import RegistryError
-from redis_registry.roles.tail import Lost, Place, Tail
+from redis_registry.roles.following.tail import Lost, Place, Tail
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.operations import Operations
 

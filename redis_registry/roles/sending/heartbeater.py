@@ -20,8 +20,8 @@ from redis_registry.errors import (
     Superseded,
 )
 from redis_registry.model import Beat, ModelInstance, superseded
-from redis_registry.roles.channel import Channel, Said
-from redis_registry.roles.life import Life
+from redis_registry.roles.sending.channel import Channel, Said
+from redis_registry.roles.sending.life import Life
 
 __all__ = ["Heartbeater", "tell_superseded"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from redis_registry.errors import RegistryClosed
-from redis_registry.roles.hub import Hub
+from redis_registry.roles.following.hub import Hub
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.operations import Operations
 

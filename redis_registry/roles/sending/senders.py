@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from redis_registry.roles.channel import Channel
-from redis_registry.roles.heartbeater import Heartbeater
-from redis_registry.roles.life import Life
-from redis_registry.roles.sender_process import SenderProcess
+from redis_registry.roles.sending.channel import Channel
+from redis_registry.roles.sending.heartbeater import Heartbeater
+from redis_registry.roles.sending.life import Life
+from redis_registry.roles.sending.sender_process import SenderProcess
 
 __all__ = ["Sender", "Senders"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from redis_registry.roles.life import LAG_TICKS, Life
+from redis_registry.roles.sending.life import LAG_TICKS, Life
 
 __all__ = ["LoopTicker"]
 

@@ -28,9 +28,9 @@ from redis_registry.errors import (
     RegistryUnavailable,
 )
 from redis_registry.model import ModelInstance
-from redis_registry.roles.follower import Follower
-from redis_registry.roles.hub import Hub, Scope
-from redis_registry.roles.tail import Lost, Place
+from redis_registry.roles.following.follower import Follower
+from redis_registry.roles.following.hub import Hub, Scope
+from redis_registry.roles.following.tail import Lost, Place
 from redis_registry.store.following import Entry
 from redis_registry.wire.codec import UNREADABLE
 

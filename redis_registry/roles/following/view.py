@@ -13,8 +13,8 @@ from redis_registry.core.events import position_text
 from redis_registry.core.rows import Change, Snapshot
 from redis_registry.errors import RegistryClosed, RegistryUnavailable
 from redis_registry.model import ModelInstance
-from redis_registry.roles.follower import Follower
-from redis_registry.roles.hub import Hub, Scope
+from redis_registry.roles.following.follower import Follower
+from redis_registry.roles.following.hub import Hub, Scope
 from redis_registry.selection import (
     Chooser,
     HowToChoose,

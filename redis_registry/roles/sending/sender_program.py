@@ -1,6 +1,6 @@
 """The program of the sender's process: hears what a worker says, and speaks for it.
 
-Its input and output are lines of JSON; see :mod:`redis_registry.roles.sender_process`.
+Its input and output are lines of JSON; see :mod:`redis_registry.roles.sending.sender_process`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from redis_registry.roles.channel import Channel, open_channel
-from redis_registry.roles.heartbeater import Heartbeater
-from redis_registry.roles.life import Life
+from redis_registry.roles.sending.channel import Channel, open_channel
+from redis_registry.roles.sending.heartbeater import Heartbeater
+from redis_registry.roles.sending.life import Life
 
 
 class _Child:
