@@ -44,7 +44,7 @@ async def read_thousand(run: Run) -> AsyncGenerator[Figure]:
 
 async def _raw(place: Place, name: str) -> None:
     """One read call whose rows stay bytes."""
-    call = place.operations._read(0, name, healthy_only=False)
+    call = place.operations._read(0, name, healthy_only=False, after=(b"0", b"0"))
     reply = await place.executor.call(replace(call, read=list[object]))
     if len(reply) - 9 != min(COUNT, READ_PAGE):
         raise RuntimeError(f"{len(reply) - 9} rows instead of {COUNT}")

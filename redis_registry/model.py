@@ -17,6 +17,8 @@ from pydantic import (
     GetCoreSchemaHandler,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -310,6 +312,14 @@ class ModelInstance(BaseModel):
     since: datetime | None = None
     held_out: HeldOut | None = None
     overrides: list[str] = Field(default_factory=list)
+
+    @field_validator("serves")
+    @classmethod
+    def _each_once(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        """Its own name is served anyway."""
+        return [
+            name for name in dict.fromkeys(names) if name != info.data.get("model_name")
+        ]
 
     @property
     def identity(self) -> Identity:

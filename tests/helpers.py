@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import redis
 
-from redis_registry import Event, Kind, ModelInstance
+from redis_registry import Event, FormatMismatch, Kind, ModelInstance
 from redis_registry.core.events import decode_event
-from redis_registry.wire.keys import identity_text
+from redis_registry.wire.codec import decode_spec
+from redis_registry.wire.keys import escape, identity_text
 
 KNOWN = {
     "meta": "hash",
@@ -28,13 +29,14 @@ KNOWN = {
     "holders": "zset",
     "flights": "hash",
     "out": "zset",
+    "served": "zset",
     "reports": "zset",
     "overrides": "hash",
     "aliases": "hash",
 }
 
 
-OPTIONAL = {b"why", b"load", b"out", b"flaps", b"calls", b"ejected"}
+OPTIONAL = {b"why", b"load", b"out", b"flaps", b"calls", b"ejected", b"serves"}
 """Fields that only some records have."""
 
 TIMES = {
@@ -83,6 +85,13 @@ def instance(port: int = 8001, model: str = "glm@llm", **more: Any) -> ModelInst
 def instances(count: int, model: str = "glm@llm", **more: Any) -> list[ModelInstance]:
     """Many of them, on ports from 1 up."""
     return [instance(port, model, **more) for port in range(1, count + 1)]
+
+
+def _served_by(spec: bytes) -> list[str]:
+    try:
+        return decode_spec(spec).get("serves", [])
+    except FormatMismatch:  # planted by a test
+        return []
 
 
 class Store:
@@ -215,7 +224,16 @@ class Store:
         flags, tail = fields[b"terms"].decode().split("|")
         health = fields[b"life"].decode().split("|")[0]
         out = fields.get(b"out", b"").decode()
-        return {"check": flags[1], "tail": tail, "health": health, "out": out}
+        serves = fields.get(b"serves", b"").decode()
+        said = _served_by(fields[b"spec"])
+        assert serves == "|".join(map(escape, said)), "serves <=> spec"
+        return {
+            "check": flags[1],
+            "tail": tail,
+            "health": health,
+            "out": out,
+            "serves": serves,
+        }
 
     def _check_sets(self, records: dict[str, dict[str, str]]) -> None:
         living = {
@@ -228,6 +246,13 @@ class Store:
         assert set(self.scores("down")) == down, "hash <=> down"
         out = {identity for identity, record in records.items() if record["out"]}
         assert set(self.scores("out")) == out, "hash <=> out"
+        served = {
+            f"{name}|{identity}"
+            for identity, record in records.items()
+            for name in record["serves"].split("|")
+            if name
+        }
+        assert set(self.scores("served")) == served, "hash <=> served"
         counted = Counter(member.split(":", 1)[0] for member in living)
         assert self.hash("living") == {m: str(n) for m, n in counted.items()}
         models = {identity.split(":", 1)[0] for identity in records}

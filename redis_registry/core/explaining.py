@@ -187,7 +187,8 @@ class _Knowledge:
         return {member.said.identity: why_not(member.seen) for member in self.members}
 
     def _protections(self) -> list[Protection]:
-        status, model = self._found.status, self._found.model_name
+        models = {member.said.model_name for member in self.members}
+        scopes = {"*", self._found.model_name} | models
         found = [
             Protection(
                 by="guard",
@@ -195,10 +196,13 @@ class _Knowledge:
                 cause=f"too many would die at once; held since {span((self.now - hold.since).total_seconds())}",
                 until=hold.since + timedelta(seconds=self._settings.guard_max_hold),
             )
+            for status in self._found.statuses
             for hold in status.holds
-            if hold.scope in ("*", model)
+            if hold.scope in scopes
         ]
-        if status.recovering_until is not None:
+        for status in self._found.statuses:
+            if status.recovering_until is None:
+                continue
             cause = f"the registry itself was away ({status.recovery_cause})"
             recovery = Protection(
                 by="recovery", scope="*", cause=cause, until=status.recovering_until
@@ -286,9 +290,13 @@ class _Knowledge:
             because += (
                 f"; but it is full: {in_flight} of {capacity} places are reserved"
             )
+        common: dict[str, Any] = {
+            **self.common,
+            "protections": tuple(self._protecting(said)),
+        }
         return Explanation(
             **said.identity._asdict(),
-            **self.common,
+            **common,
             transitions=transitions,
             penalties=penalties,
             looked_back_to=looked_back_to,
@@ -324,10 +332,13 @@ class _Knowledge:
             because += f" ({'; '.join(self._protected_by(case))})"
         return because, remedy
 
+    def _protecting(self, said: ModelInstance) -> list[Protection]:
+        return [one for one in self.protections if one.scope in ("*", said.model_name)]
+
     def _protected_by(self, case: Case) -> list[str]:
         return [
             f"{one.by}: {one.cause}, at most {span(-case.past_secs(one.until))} more"
-            for one in self.protections
+            for one in self._protecting(case.said)
         ] or ["recovery: the registry itself was away"]
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import is_
 
 from redis_registry.core.decisions import Decisions, is_decision
 from redis_registry.core.events import Kind, kind_of
 from redis_registry.core.rows import Change, ModelRows, Row, Snapshot, model_of
 from redis_registry.model import ModelInstance
+from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry
 from redis_registry.store.replies import Orders, Page
 from redis_registry.wire.codec import (
@@ -33,7 +35,9 @@ class Mirror:
     """Instances of a namespace, or of some of its models.
 
     Attributes:
+        names: Only instances that these names find are kept; ``None``: all.
         models: By name; one without instances is not there.
+        served: Further names that instances serve, and the models of these instances.
         decisions: What operators have decided; applied to what is shown, never to the rows.
         held_out: Of instances that are held out: until when, in µs of Redis's clock.
         awaiting: Identities of those whose time is over, and who are not back.
@@ -41,17 +45,52 @@ class Mirror:
             and entries fit together in whatever order they come; else ``None``.
     """
 
+    names: frozenset[str] | None = None
     models: dict[str, ModelRows] = field(default_factory=dict[str, ModelRows])
+    served: dict[str, tuple[str, ...]] = field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
     decisions: Decisions = field(default_factory=Decisions)
     held_out: dict[str, int] = field(default_factory=dict[str, int])
     awaiting: set[str] = field(default_factory=set[str])
     touched: dict[str, int] | None = None
+    _joined: dict[str, tuple[tuple[Snapshot, ...], Snapshot]] = field(
+        default_factory=dict[str, tuple[tuple[Snapshot, ...], Snapshot]]
+    )
 
-    def snapshot(self, model_name: str) -> Snapshot:
-        """The instances of a model, which may be unknown, or of the one an alias stands for."""
-        model_name = self.decisions.aliases.get(model_name, model_name)
-        found = self.models.get(model_name)
-        return self._shown(found) if found else Snapshot(model_name)
+    def snapshot(self, name: str) -> Snapshot:
+        """The instances that a name finds, which may be an alias, or unknown."""
+        name = self.decisions.aliases.get(name, name)
+        if name in self.served:
+            return self._join(name)
+        found = self.models.get(name)
+        return self._shown(found) if found else Snapshot(name)
+
+    def behind(self, name: str) -> tuple[str, ...]:
+        """The models whose instances a name finds: its own, and those that serve it too."""
+        name = self.decisions.aliases.get(name, name)
+        own = (name,) if name in self.models else ()
+        return own + self.served.get(name, ())
+
+    def _join(self, name: str) -> Snapshot:
+        """What several models make of a name; the same object while none of them changes."""
+        parts = tuple(
+            self._shown(model)
+            for model in map(self.models.get, self.behind(name))
+            if model
+        )
+        made = self._joined.get(name)
+        if made and len(made[0]) == len(parts) and all(map(is_, made[0], parts)):
+            return made[1]
+        found = (
+            instance
+            for part in parts
+            for instance in part.instances
+            if name in (part.model_name, *instance.serves)
+        )
+        snapshot = Snapshot(name, Candidates(found))
+        self._joined[name] = parts, snapshot
+        return snapshot
 
     def _shown(self, model: ModelRows) -> Snapshot:
         return model.snapshot(self.decisions.overrides(model.partition))
@@ -87,13 +126,23 @@ class Mirror:
         model = self.models.get(model_of(identity))
         return model.rows.get(identity) if model else None
 
+    def _wants(self, identity: str, row: Row) -> bool:
+        names = self.names
+        return (
+            names is None
+            or model_of(identity) in names
+            or not names.isdisjoint(row.names)
+        )
+
     def _put(self, partition: int, identity: str, row: Row) -> None:
         name = model_of(identity)
         model = self.models.get(name)
         if model is None:
             model = self.models[name] = ModelRows(name, partition)
+        before = model.rows.get(identity)
         model.rows[identity] = row
         model.version += 1
+        self._index(model, before.names if before else (), row.names)
         self.awaiting.discard(identity)
         until_us = held_out_until(row.raw)
         if until_us:
@@ -106,10 +155,34 @@ class Mirror:
         model = self.models.get(name)
         self.held_out.pop(identity, None)
         self.awaiting.discard(identity)
-        if model is not None and model.rows.pop(identity, None) is not None:
+        row = model.rows.pop(identity, None) if model is not None else None
+        if model is not None and row is not None:
             model.version += 1
+            self._index(model, row.names, ())
             if not model.rows:
                 del self.models[name]
+
+    def _index(
+        self, model: ModelRows, gone: tuple[str, ...], come: tuple[str, ...]
+    ) -> None:
+        """Note that an instance of a model serves other names than before."""
+        if gone == come:
+            return
+        model.serves.update(come)
+        model.serves.subtract(gone)
+        for name in {*gone, *come}:
+            models = self.served.get(name, ())
+            if model.serves[name]:
+                if model.name not in models:
+                    self.served[name] = (*models, model.name)
+            else:
+                del model.serves[name]
+                left = tuple(one for one in models if one != model.name)
+                if left:
+                    self.served[name] = left
+                else:
+                    self.served.pop(name, None)
+                    self._joined.pop(name, None)
 
     @staticmethod
     def removed(entry: Entry) -> str | None:
@@ -125,21 +198,23 @@ class Mirror:
             turned = self._turn(entry.partition, names)
             return Change(entry, "", None, None, frozenset(turned))
         kind = kind_of(entry.head)
-        if b"|" not in entry.about:
-            if kind not in _ENDS:
-                return Change(entry, "", None, None)
+        if b"|" in entry.about:
+            identity, new = entry.about.split(b"|", 1)[0].decode(), Row(entry.about)
+        elif kind in _ENDS:
             identity, new = entry.about.decode(), None
         else:
-            identity, new = entry.about.split(b"|", 1)[0].decode(), Row(entry.about)
+            return Change(entry, "", None, None)
         old = self.row(identity)
         if self.touched is not None:
             self.touched[identity] = entry.revision
-        if new is None:
+        if new is None or not self._wants(identity, new):
+            new = None
             self._drop(identity)
         else:
             if old is not None:
                 raw = merged_row(old.raw, new.raw, whole=kind is not Kind.UNHEALTHY)
-                new = Row(raw, silent=old.silent and kind not in _MOVES_DEADLINE)
+                silent = old.silent and kind not in _MOVES_DEADLINE
+                new = Row(raw, silent=silent, names=new.names)
             self._put(entry.partition, identity, new)
         return Change(entry, model_of(identity), old, new)
 
@@ -180,8 +255,11 @@ class Mirror:
             known = self.row(identity)
             if known is not None:
                 self._drop(identity)  # to come back in its place
+            row = Row(row_at_rest(raw))
+            if not self._wants(identity, row):
+                continue
             if touched <= page.revision:
-                self._put(partition, identity, Row(row_at_rest(raw)))
+                self._put(partition, identity, row)
             elif known is not None:
                 self._put(partition, identity, known)
 
@@ -213,9 +291,17 @@ class Mirror:
                     lost = fresh.row(identity) is None and identity not in gone
                     if lost and row.healthy:
                         fresh._put(partition, identity, row.marked(kept=True))
-        for name in changed:
-            del self.models[name]
-        self.models.update(fresh.models)
+        # Each in one step, for other threads read.
+        self.models = {
+            name: model for name, model in self.models.items() if name not in changed
+        } | fresh.models
+        served = dict(fresh.served)
+        for name, models in self.served.items():
+            left = tuple(one for one in models if one not in changed)
+            if left:
+                served[name] = left + served.get(name, ())
+        self.served = served
+        self._joined = {n: made for n, made in self._joined.items() if n in served}
         self.held_out = {i: t for i, t in self.held_out.items() if self.row(i)}
         self.held_out.update(fresh.held_out)
         self.awaiting = {i for i in self.awaiting if i not in self.held_out}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote
@@ -12,7 +13,7 @@ from redis_registry.errors import FormatMismatch
 from redis_registry.model import Health, ModelInstance
 from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry
-from redis_registry.wire.codec import UNREADABLE, decode_row
+from redis_registry.wire.codec import UNREADABLE, decode_row, served_by
 from redis_registry.wire.in_force import Overrides
 
 __all__ = ["Change", "ModelRows", "Row", "Snapshot", "model_of"]
@@ -28,9 +29,10 @@ class Row:
         silent: Its deadline has passed, and nobody has flipped it.
         kept: Redis has lost it without saying why; it may be gone, or about to come back.
         served: The time for which it was held out is over.
+        names: The further names that it serves, where they are known.
     """
 
-    __slots__ = ("_instance", "kept", "raw", "served", "silent")
+    __slots__ = ("_instance", "kept", "names", "raw", "served", "silent")
 
     def __init__(
         self,
@@ -39,8 +41,10 @@ class Row:
         silent: bool = False,
         kept: bool = False,
         served: bool = False,
+        names: tuple[str, ...] | None = None,
     ) -> None:
         self.raw = raw
+        self.names = served_by(raw) if names is None else names
         self.silent = silent
         self.kept = kept
         self.served = served
@@ -70,11 +74,17 @@ class Row:
         served = self.served if served is None else served
         if (silent, kept, served) == (self.silent, self.kept, self.served):
             return self
-        return Row(self.raw, silent=silent, kept=kept, served=served)
+        return Row(self.raw, silent=silent, kept=kept, served=served, names=self.names)
 
     def told(self, raw: bytes) -> Row:
         """Another row of the same instance that says no more of its life than this one."""
-        return Row(raw, silent=self.silent, kept=self.kept, served=self.served)
+        return Row(
+            raw,
+            silent=self.silent,
+            kept=self.kept,
+            served=self.served,
+            names=self.names,
+        )
 
     @property
     def instance(self) -> ModelInstance | None:
@@ -104,10 +114,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All instances of one model at one moment; nothing of it ever changes.
+    """All instances that a name finds at one moment; nothing of it ever changes.
 
     Attributes:
-        model_name: The model.
+        model_name: The name: of a model, or one that instances of models serve too.
         candidates: What choosers take; keeps what they compute of it.
     """
 
@@ -116,19 +126,24 @@ class Snapshot:
 
     @property
     def instances(self) -> tuple[ModelInstance, ...]:
-        """All of them, in order of registration."""
+        """All of them; those of the model in order of registration, then those that serve it too."""
         return self.candidates.instances
 
 
 class ModelRows:
-    """The rows of one model, in order of registration, and the snapshot made of them."""
+    """The rows of one model, in order of registration, and the snapshot made of them.
 
-    __slots__ = ("_made", "name", "partition", "rows", "version")
+    Attributes:
+        serves: How many of them serve each further name.
+    """
+
+    __slots__ = ("_made", "name", "partition", "rows", "serves", "version")
 
     def __init__(self, name: str, partition: int) -> None:
         self.name = name
         self.partition = partition
         self.rows: dict[str, Row] = {}
+        self.serves = Counter[str]()
         self.version = 0
         self._made: tuple[int, Snapshot] | None = None
 

@@ -20,7 +20,6 @@ from redis_registry.errors import RegistryError
 from redis_registry.model import ModelInstance
 from redis_registry.store.executor import SyncExecutor
 from redis_registry.store.operations import Operation, Operations
-from redis_registry.wire.keys import partition_of
 
 __all__ = ["Holder", "Reservation"]
 
@@ -53,13 +52,13 @@ class _Place:
     """A reservation as its holder knows it, from before the call that asks for it.
 
     Attributes:
-        model_name: Of which model; it names the partition.
+        home: In which partition.
         reservation: What was granted; ``None``: not known yet.
         leaving: It is being given back.
         until: The thread gives it back, and tries until then; ``None``: that's not its work.
     """
 
-    model_name: str
+    home: int
     reservation: Reservation | None = None
     leaving: bool = False
     until: float | None = None
@@ -99,8 +98,8 @@ class Holder:
         """Whether its thread runs."""
         return self._thread is not None and self._process == os.getpid()
 
-    def begin(self, model_name: str) -> int:
-        """A number for a reservation that is about to be asked for."""
+    def begin(self, home: int) -> int:
+        """A number for a reservation that is about to be asked for in a partition."""
         if self._process != os.getpid():  # forked: what is held is the parent's
             self._begin_anew()
         with self._changed:
@@ -108,7 +107,7 @@ class Holder:
             if not self._places:
                 self._kept_since = time.monotonic()
                 self._renew_at = self._kept_since + self._ttl / 3
-            self._places[self._last] = _Place(model_name)
+            self._places[self._last] = _Place(home)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="redis-registry reservations", daemon=True
@@ -134,7 +133,7 @@ class Holder:
                 return None
             place.leaving = True
             self._ended += 1
-            return self._home(place), number
+            return place.home, number
 
     def forget(self, number: int) -> None:
         """It was refused, or is given back."""
@@ -151,14 +150,11 @@ class Holder:
                 self._waiting = True
                 self._changed.notify()
 
-    def _home(self, place: _Place) -> int:
-        return partition_of(place.model_name, self._operations.partitions or 1)
-
     def _by_home(self) -> dict[int, dict[int, _Place]]:
         homes: dict[int, dict[int, _Place]] = {}
         with self._changed:
             for number, place in self._places.items():
-                homes.setdefault(self._home(place), {})[number] = place
+                homes.setdefault(place.home, {})[number] = place
         return homes
 
     # --- the thread ----------------------------------------------------------------------------
@@ -259,7 +255,7 @@ class Holder:
                 for number, place in self._places.items()
                 if place.reservation is not None
                 and not place.leaving
-                and self._home(place) == home
+                and place.home == home
             }
 
     def _renew(self, home: int) -> None:

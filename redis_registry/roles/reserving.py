@@ -152,11 +152,26 @@ class Reserver:
     def _ask(
         self, fleet: Fleet, places: Sequence[int]
     ) -> Operation[Reservation | Refusal]:
+        """Ask for one of these, partition by partition, each as likely first as it has places."""
+        homes = yield from self._operations.by_home(fleet, places)
+        refusals: list[Refusal] = []
+        while homes:
+            sizes = [len(group) for group in homes.values()]
+            (home,) = random.choices(list(homes), sizes)  # noqa: S311  not a secret
+            answer = yield from self._ask_one(home, fleet, homes.pop(home))
+            if not isinstance(answer, Refusal):
+                return answer
+            refusals.append(answer)
+        return Refusal.of_all(refusals)
+
+    def _ask_one(
+        self, home: int, fleet: Fleet, places: Sequence[int]
+    ) -> Operation[Reservation | Refusal]:
         holder = self.holder
-        number = holder.begin(fleet.model_name)
+        number = holder.begin(home)
         try:
             answer = yield from self._operations.reserve(
-                fleet, places, holder.name, number
+                home, fleet, places, holder.name, number
             )
         except BaseException:  # cancelled, or no answer: it may be counted all the same
             holder.leave_behind(number)

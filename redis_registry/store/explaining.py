@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from redis_registry.model import Identity
 from redis_registry.store.calls import Command, Operation, ask
@@ -11,7 +12,7 @@ from redis_registry.store.following import EVENTS_PAGE, Entry, Following
 from redis_registry.store.replies import Page, Status, read_status
 from redis_registry.store.reserving import Reserving
 from redis_registry.wire.aliases import Alias
-from redis_registry.wire.keys import escape, identity_text, partition_of
+from redis_registry.wire.keys import escape, identity_of, identity_text, partition_of
 
 __all__ = ["MOST_TRANSITIONS", "Explaining", "Found", "Marks", "row_of"]
 
@@ -40,12 +41,12 @@ class Found(NamedTuple):
     """What was found.
 
     Attributes:
-        model_name: The model whose instances these are.
+        model_name: The name that finds these instances.
         alias: What the name that was asked for is an alias of, where it is one.
         identity: The instance that was asked for; ``None``: the whole model was.
-        page: The last page of the model: clock and orders.
-        rows: The model's rows, all pages.
-        status: Of the model's partition.
+        page: The last page of the name's partition: clock and orders.
+        rows: The rows, all pages.
+        statuses: Of the partitions of these instances.
         in_flight: Reservations held of each instance.
         marks: Of the one instance.
         entries: The last changes of the instance, and decisions that may concern it; of a model
@@ -58,7 +59,7 @@ class Found(NamedTuple):
     identity: Identity | None
     page: Page
     rows: Sequence[bytes]
-    status: Status
+    statuses: Sequence[Status]
     in_flight: Mapping[Identity, int]
     marks: Marks
     entries: Sequence[Entry]
@@ -77,19 +78,22 @@ class Explaining(Following, Reserving):
     ) -> Operation[Found]:
         """What explains a model, or one instance of it.
 
-        An alias is followed, unless there is an instance of that name itself.
+        An alias is followed, unless there is an instance of that name itself. An instance can be
+        asked for by any name that it serves.
         """
         partitions = yield from self._join()
-        home = partition_of(model_name, partitions)
-        rows, page = yield from self._whole(home, model_name)
+        rows, page = yield from self._whole(model_name)
         alias = page.orders.aliases.get(model_name)
         if alias is not None and (identity is None or not row_of(rows, identity)):
             model_name = alias.model_name
-            home = partition_of(model_name, partitions)
-            rows, page = yield from self._whole(home, model_name)
-            identity = identity and identity._replace(model_name=model_name)
-        status = yield from ask(self._call("status", home, [], read_status))
-        in_flight = yield from self.in_flight(model_name)
+            rows, page = yield from self._whole(model_name)
+        if identity is not None and not row_of(rows, identity):
+            identity = _by_further_name(rows, identity, model_name)
+        home = partition_of(identity[0] if identity else model_name, partitions)
+        models = {row.split(b":", 1)[0].decode() for row in rows}
+        homes = {home} | {partition_of(unquote(model), partitions) for model in models}
+        statuses = yield [self._call("status", at, [], read_status) for at in homes]
+        in_flight = yield from self.flights(map(_identity, rows))
         marks, entries, oldest = Marks(), list[Entry](), None
         if identity is not None:
             marks = yield from ask(self._marks(home, identity))
@@ -104,24 +108,32 @@ class Explaining(Following, Reserving):
             identity,
             page,
             rows,
-            status,
+            statuses,
             in_flight,
             marks,
             entries,
             oldest,
         )
 
-    def _whole(
-        self, home: int, model_name: str
-    ) -> Operation[tuple[Sequence[bytes], Page]]:
+    def _whole(self, name: str) -> Operation[tuple[Sequence[bytes], Page]]:
+        """All rows that a name finds, and the last page of its own partition.
+
+        The page holds the overrides of all partitions.
+        """
         rows: list[bytes] = []
-        after = None
-        while True:
-            page = yield from self.page(home, escape(model_name), after)
+        pages: list[Page] = []
+        for home in self._places_of(name, (yield from self._join())):
+            page = yield from self.page(home, name, None)
             rows += page.rows
-            after = page.after
-            if after is None:
-                return rows, page
+            while page.after is not None:
+                page = yield from self.page(home, name, page.after)
+                rows += page.rows
+            pages.append(page)
+        orders = pages[0].orders
+        for page in pages[1:]:
+            for override in page.orders.overrides:
+                orders = orders._replace(overrides=orders.overrides.put(override))
+        return rows, pages[0]._replace(orders=orders)
 
     def _marks(self, home: int, identity: Identity) -> Command[Marks]:
         key = self.keys(home).instance(identity_text(identity))
@@ -164,6 +176,21 @@ def _concerns(entry: Entry, wanted: bytes, *, whole: bool) -> bool:
     if not entry.about.startswith(wanted) or _kind(entry) == b"lease":
         return False
     return not whole or entry.about[len(wanted) : len(wanted) + 1] in {b"", b"|"}
+
+
+def _identity(row: bytes) -> Identity:
+    return Identity(*identity_of(row.split(b"|", 1)[0].decode()))
+
+
+def _by_further_name(
+    rows: Sequence[bytes], identity: Identity, model_name: str
+) -> Identity:
+    """The instance at that address among these: it was asked for by a name that it also serves."""
+    for row in rows:
+        found = _identity(row)
+        if found[1:] == identity[1:]:
+            return found
+    return identity._replace(model_name=model_name)
 
 
 def row_of(rows: Sequence[bytes], identity: Identity) -> bytes | None:

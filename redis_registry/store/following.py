@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from redis_registry.model import EPOCH
-from redis_registry.store.calls import Call, Command, Operation
+from redis_registry.store.calls import Call, Command, Operation, ask
 from redis_registry.store.readers import READ_PAGE, Readers
 from redis_registry.store.replies import Page
 from redis_registry.wire.keys import escape, partition_of
@@ -116,19 +116,15 @@ class Following(Readers):
             offset += OVERDUE_PAGE
 
     def page(
-        self, partition: int, model: str, after: tuple[bytes, bytes] | None
+        self, partition: int, name: str, after: tuple[bytes, bytes] | None
     ) -> Operation[Page]:
-        """A page of all instances of a partition, or of one model (given escaped)."""
-        (page,) = yield [
-            self._read(
-                partition,
-                model,
-                healthy_only=False,
-                after=after or (b"0", b"0"),
-                follow=False,
-            )
-        ]
-        return page
+        """A page of all instances of a partition, or of those in it that a name finds."""
+        partitions = yield from self._join()
+        first = self._places_of(name, partitions)[partition]
+        call = self._read(
+            partition, name, healthy_only=False, after=after or first, follow=False
+        )
+        return (yield from ask(call))
 
     def loads(self, model_name: str) -> Operation[dict[str, bytes]]:
         """What the instances of a model last reported, by identity text, as it lies there."""

@@ -113,9 +113,7 @@ class Operators(Calls):
         _no_chain(alias, aliases)
         partitions = yield from self._join()
         name = escape(alias.alias)
-        target = (
-            f"{partition_of(alias.model_name, partitions)}:{escape(alias.model_name)}"
-        )
+        target = escape(alias.model_name)
         (record,) = yield [
             self._call(
                 "alias",

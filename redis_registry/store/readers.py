@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from redis_registry.model import ModelInstance
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.calls import Call, Calls, Operation, ask
+from redis_registry.store.calls import Call, Calls, Operation
 from redis_registry.store.replies import (
     NO_ORDERS,
     Orders,
@@ -32,6 +32,8 @@ _Place = tuple[bytes, bytes]
 """Where a page goes on: after which model, and which instance of it."""
 
 _START: _Place = (b"0", b"0")
+_SERVED: _Place = (b"served", b"")
+"""Past the instances of the model: those that also serve the name."""
 
 
 class Readers(Calls):
@@ -44,10 +46,10 @@ class Readers(Calls):
     def _read(
         self,
         partition: int,
-        model: str,
+        name: str,
         *,
         healthy_only: bool,
-        after: _Place = _START,
+        after: _Place,
         sample: int = 0,
         follow: bool = True,
     ) -> Call[Page]:
@@ -65,15 +67,14 @@ class Readers(Calls):
             partition,
             [
                 keys.base,
-                model,
+                escape(name),
                 "1" if healthy_only else "0",
                 after[0],
                 after[1],
                 str(READ_PAGE),
                 str(sample),
                 known.stamp,
-                "1" if follow and model else "0",
-                str(partition),
+                "1" if follow and name else "0",
             ],
             page,
         )
@@ -83,50 +84,75 @@ class Readers(Calls):
     ) -> Operation[list[ModelInstance]]:
         """All instances of one model, or of all, in order of registration, page by page.
 
-        The name may be an alias: then it is the model that it stands for, wherever that lives.
+        The name may be an alias: then it is the one that it stands for. After the instances of
+        the model come those of others that serve it too, in alphabetical order.
         """
         partitions = yield from self._join()
-        asked: dict[int, tuple[str, _Place]]
-        if model_name is None:
-            asked = dict.fromkeys(range(partitions), ("", _START))
-        else:
-            asked = {partition_of(model_name, partitions): (escape(model_name), _START)}
-        found: list[ModelInstance] = []
+        name = model_name or ""
+        asked = self._places_of(name, partitions)
+        found: dict[int, list[ModelInstance]] = {home: [] for home in asked}
         follow = True
         while asked:
             pages: Sequence[Page] = yield [
                 self._read(
-                    home, model, healthy_only=healthy_only, after=after, follow=follow
+                    home, name, healthy_only=healthy_only, after=after, follow=follow
                 )
-                for home, (model, after) in asked.items()
+                for home, after in asked.items()
             ]
-            asked = _further(asked, pages, partitions)
-            for page in pages:
-                found += page.instances(healthy_only=healthy_only)
+            name, elsewhere = _resolved(name, pages, partitions)
+            if elsewhere:
+                asked = self._places_of(name, partitions)
+                found = {home: [] for home in asked}
+            else:
+                for home, page in zip(asked, pages, strict=True):
+                    found[home] += page.instances(healthy_only=healthy_only)
+                asked = {
+                    home: page.after
+                    for home, page in zip(asked, pages, strict=True)
+                    if page.after
+                }
             follow = False
-        return found
+        return [instance for part in found.values() for instance in part]
+
+    def _places_of(self, name: str, partitions: int) -> dict[int, _Place]:
+        """Where to begin to read a name, or all: its model is in one partition.
+
+        Instances of other models may serve it in any.
+        """
+        if not name:
+            return dict.fromkeys(range(partitions), _START)
+        model = {partition_of(name, partitions): _START}
+        return model | dict.fromkeys(range(partitions), _SERVED) | model
 
     def sample(
-        self, model_name: str, *, size: int = SAMPLE, healthy_only: bool = True
+        self, name: str, *, size: int = SAMPLE, healthy_only: bool = True
     ) -> Operation[list[ModelInstance]]:
-        """Up to 32 healthy instances of a model, drawn at random: enough for most selects."""
+        """Up to 32 healthy instances of a name, drawn at random: enough for most selects.
+
+        Of a name that is served in several partitions they are all: their samples would have
+        to be weighed against each other.
+        """
         partitions = yield from self._join()
-        home, model = partition_of(model_name, partitions), escape(model_name)
-        page = yield from ask(
-            self._read(home, model, healthy_only=healthy_only, sample=size)
-        )
-        elsewhere = _home_of(page.target, partitions) if page.target else home
-        if elsewhere != home:
-            page = yield from ask(
+        elsewhere, follow = True, True
+        pages: Sequence[Page] = ()
+        while elsewhere:
+            pages = yield [
                 self._read(
-                    elsewhere,
-                    page.target,
+                    home,
+                    name,
                     healthy_only=healthy_only,
+                    after=after,
                     sample=size,
-                    follow=False,
+                    follow=follow,
                 )
-            )
-        return page.instances(healthy_only=healthy_only)
+                for home, after in self._places_of(name, partitions).items()
+            ]
+            name, elsewhere = _resolved(name, pages, partitions)
+            follow = False
+        some = [page for page in pages if page.rows]
+        if len(some) > 1:
+            return (yield from self.read(name, healthy_only=healthy_only))
+        return some[0].instances(healthy_only=healthy_only) if some else []
 
     def status(self) -> Operation[list[Status]]:
         """What each partition knows of itself."""
@@ -137,21 +163,10 @@ class Readers(Calls):
         return list(replies)
 
 
-def _home_of(escaped: str, partitions: int) -> int:
-    return partition_of(unquote(escaped), partitions)
+def _resolved(name: str, pages: Sequence[Page], partitions: int) -> tuple[str, bool]:
+    """The name that these pages were read of, or that an alias told among them stands for.
 
-
-def _further(
-    asked: dict[int, tuple[str, _Place]],
-    pages: Sequence[Page],
-    partitions: int,
-) -> dict[int, tuple[str, _Place]]:
-    """What is left to be asked after these pages."""
-    further: dict[int, tuple[str, _Place]] = {}
-    for (home, (model, _)), page in zip(asked.items(), pages, strict=True):
-        at = _home_of(page.target, partitions) if page.target else home
-        if at != home:
-            further[at] = (page.target, _START)
-        elif page.after:
-            further[home] = (page.target or model, page.after)
-    return further
+    And whether that is still to be read: with several partitions an alias is only told.
+    """
+    target = next((page.target for page in pages if page.target), "")
+    return (unquote(target), partitions > 1) if target else (name, False)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from redis_registry.model import Identity, ModelInstance
 from redis_registry.selection import able, selectable, why_not
-from redis_registry.store.calls import Call, Calls, Operation, ask, chunks, text
-from redis_registry.wire.keys import escape, identity_of, identity_text, partition_of
+from redis_registry.store.calls import Call, Operation, ask, chunks, text
+from redis_registry.store.readers import Readers
+from redis_registry.wire.keys import identity_text, partition_of
 
 __all__ = ["MOST_CANDIDATES", "Fleet", "Holding", "Refusal", "Reserving", "capacity_of"]
 
@@ -18,7 +19,7 @@ MOST_CANDIDATES = 64
 """At most this many instances are weighed against each other in one call."""
 
 GIVE_BACK_CHUNK = 200
-FLIGHTS_PAGE = 1000
+FLIGHTS_CHUNK = 1000
 
 
 def capacity_of(instance: ModelInstance) -> int | None:
@@ -39,7 +40,7 @@ class Fleet:
     """The candidates of a model, ready to be sent.
 
     Args:
-        model_name: Of which model.
+        model_name: The name that was asked for.
         candidates: Instances that may receive work; of more than 64, a random 64 are taken.
         reasons: Why others may not, counted.
         partial: Others might be able to when all of these are refused.
@@ -60,8 +61,7 @@ class Fleet:
         self.partial = partial or len(found) > MOST_CANDIDATES
         if len(found) > MOST_CANDIDATES:
             found = random.sample(found, MOST_CANDIDATES)
-        # Their own name, where they were asked for by an alias: it says where they are counted.
-        self.model_name = found[0].model_name if found else model_name
+        self.model_name = model_name
         for instance in found:
             weight = 1.0 if instance.weight is None else instance.weight
             identity = identity_text(instance.identity)
@@ -78,8 +78,8 @@ class Fleet:
         """Those of a model's instances that may receive work, and why the others may not.
 
         Args:
-            model_name: Of which model.
-            instances: All it has, or some of them.
+            model_name: The name that was asked for.
+            instances: All that it finds, or some of them.
             sample: They are only some, so that held out ones are not the model's last.
         """
         reasons = Counter(
@@ -105,6 +105,18 @@ class Refusal(NamedTuple):
     capacity: int
     full: int
     dead: int
+
+    @classmethod
+    def of_all(cls, refusals: Sequence[Refusal]) -> Refusal:
+        """Those of several partitions as one."""
+        waits = [one.retry_after_secs for one in refusals]
+        return cls(
+            min((secs for secs in waits if secs is not None), default=None),
+            sum(one.in_flight for one in refusals),
+            sum(one.capacity for one in refusals),
+            sum(one.full for one in refusals),
+            sum(one.dead for one in refusals),
+        )
 
 
 class Holding(NamedTuple):
@@ -140,18 +152,32 @@ def _read_holding(reply: Sequence[Any]) -> Holding:
     return Holding(bool(reply[0]), text(reply[1]), int(reply[2]), _read_ids(reply[3]))
 
 
-class Reserving(Calls):
+class Reserving(Readers):
     """Operations of those who reserve instances."""
 
+    def by_home(
+        self, fleet: Fleet, places: Sequence[int]
+    ) -> Operation[dict[int, Sequence[int]]]:
+        """The candidates at ``places`` by partition, which is that of their own model."""
+        partitions = yield from self._join()
+        if partitions == 1:
+            return {0: places}
+        homes: dict[int, list[int]] = defaultdict(list)
+        for place in places:
+            instance = fleet.instances[fleet.identities[place]]
+            homes[partition_of(instance.model_name, partitions)].append(place)
+        return dict(homes)
+
     def reserve(
-        self, fleet: Fleet, places: Sequence[int], holder: str, number: int
+        self, home: int, fleet: Fleet, places: Sequence[int], holder: str, number: int
     ) -> Operation[str | Refusal]:
-        """Pick one of the candidates at ``places`` and count it; its identity, or why none.
+        """Pick one of the candidates at ``places``, all of one partition, and count it.
 
         ``number`` is the reservation's: the same one again has the same answer.
+
+        Returns:
+            Its identity, or why it is none of them.
         """
-        partitions = yield from self._join()
-        home = partition_of(fleet.model_name, partitions)
         keys, identities, limits = self.keys(home), fleet.identities, fleet.limits
         return (
             yield from ask(
@@ -161,7 +187,6 @@ class Reserving(Calls):
                     [
                         holder,
                         str(number),
-                        escape(fleet.model_name),
                         *[limits[place] for place in places],
                     ],
                     _read_answer,
@@ -211,24 +236,28 @@ class Reserving(Calls):
         yield from self._join()
         return (yield from ask(self._call("reclaim", home, [], int)))
 
-    def in_flight(self, model_name: str) -> Operation[dict[Identity, int]]:
-        """Reservations held of each registered instance of a model."""
+    def in_flight(self, name: str) -> Operation[dict[Identity, int]]:
+        """Reservations held of each registered instance of a name."""
+        found = yield from self.read(name, healthy_only=False)
+        return (yield from self.flights([instance.identity for instance in found]))
+
+    def flights(self, identities: Iterable[Identity]) -> Operation[dict[Identity, int]]:
+        """Reservations held of each of these instances."""
         partitions = yield from self._join()
-        home, model = partition_of(model_name, partitions), escape(model_name)
-        found: dict[Identity, int] = {}
-        offset, more = 0, True
-        while more:
-            reply: list[Any] = yield from ask(
-                self._call(
-                    "flights",
-                    home,
-                    [model, str(offset), str(FLIGHTS_PAGE)],
-                    list,
-                    index=self.keys(home).index(model),
-                )
-            )
-            for identity, count in zip(reply[::2], reply[1::2], strict=True):
-                found[Identity(*identity_of(text(identity)))] = int(count)
-            more = len(reply) == 2 * FLIGHTS_PAGE
-            offset += FLIGHTS_PAGE
-        return found
+        homes: dict[int, list[Identity]] = defaultdict(list)
+        for identity in identities:
+            homes[partition_of(identity.model_name, partitions)].append(identity)
+        pieces = [
+            (home, chunk)
+            for home, group in homes.items()
+            for chunk in chunks(group, FLIGHTS_CHUNK)
+        ]
+        counts: Sequence[list[int]] = yield [
+            self._call("flights", home, list(map(identity_text, chunk)), list)
+            for home, chunk in pieces
+        ]
+        return {
+            identity: count
+            for (_, chunk), found in zip(pieces, counts, strict=True)
+            for identity, count in zip(chunk, found, strict=True)
+        }

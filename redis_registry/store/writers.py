@@ -81,6 +81,7 @@ class Writers(Calls):
                 str(order),
                 mode,
                 *self.flapping(keys),
+                "|".join(map(escape, instance.serves)),
             ],
             lambda reply: (int(reply[0]), text(reply[1]) if reply[0] < 0 else ""),
             index=keys.index(model),

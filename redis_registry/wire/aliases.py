@@ -69,12 +69,12 @@ class Alias(BaseModel):
 
 
 def decode_alias(alias: bytes, record: bytes) -> Alias:
-    """Read what ``alias.lua`` stored: ``at µs:partition:model:author``, names escaped.
+    """Read what ``alias.lua`` stored: ``at µs:model:author``, names escaped.
 
     Raises:
         ValueError: It is not of that form.
     """
-    at, _, model, author = record.decode().split(":")
+    at, model, author = record.decode().split(":")
     return Alias(
         alias=unquote(alias.decode()),
         model_name=unquote(model),

@@ -34,6 +34,7 @@ __all__ = [
     "Marked",
     "decode_row",
     "decode_rows",
+    "decode_spec",
     "encode_load",
     "encode_spec",
     "held_out_until",
@@ -41,6 +42,7 @@ __all__ = [
     "member_of",
     "merged_row",
     "row_at_rest",
+    "served_by",
     "with_load",
 ]
 
@@ -54,6 +56,9 @@ _SHORT = {
     "metadata": "m",
     "serves": "s",
 }
+_SERVES = b"\xa1s"
+"""How msgpack writes the short name of ``serves``: a row without it has none."""
+
 _LONG = {short: name for name, short in _SHORT.items()}
 _DEFAULTS: dict[str, Any] = {
     "weight": 1.0,
@@ -135,7 +140,13 @@ def encode_spec(instance: ModelInstance) -> bytes:
     return spec
 
 
-def _decode_spec(spec: bytes) -> dict[str, Any]:
+def decode_spec(spec: bytes) -> dict[str, Any]:
+    """Read what :func:`encode_spec` made, as fields of an instance.
+
+    Raises:
+        FormatMismatch: It was written by a newer release.
+        ValueError: It is no spec.
+    """
     version, given = _unpack(spec)
     if version != FORMAT:
         msg = (
@@ -195,7 +206,7 @@ def decode_row(raw: bytes) -> ModelInstance:
     enabled, checked, readiness = _FLAGS[flags]
     given = _specs.get(spec)
     if given is None:
-        given = _decode_spec(spec)
+        given = decode_spec(spec)
     fields: dict[str, Any] = {
         **given,
         "model_name": model_name,
@@ -276,6 +287,16 @@ def row_at_rest(raw: bytes) -> bytes:
     if half_open:
         parts[_OUT] = b"e" + parts[_OUT][1:]
     return b"|".join(parts)
+
+
+def served_by(raw: bytes) -> tuple[str, ...]:
+    """The further names that a row's instance serves; none if it can't be read."""
+    if _SERVES not in raw:
+        return ()
+    try:
+        return tuple(decode_spec(raw.split(b"|", _BEFORE_SPEC)[-1]).get("serves", ()))
+    except (*UNREADABLE, FormatMismatch):
+        return ()
 
 
 def held_out_until(raw: bytes) -> int:

@@ -19,6 +19,8 @@ key (after the tag)         type        holds
 ``h:<holder>``              hash        reservation → identity and moment
 ``flights``                 hash        identity → reservations held, last pick, mean holding
 ``out``                     sorted set  identities of instances kept out, scores all 0
+``served``                  sorted set  ``name|identity`` of who takes work under further names,
+                                        scores all 0
 ``reports``                 sorted set  operation of a report → when it was counted (µs)
 ``overrides``               hash        operators' overrides, by name
 ``aliases``                 hash        alias → model and who pointed it there

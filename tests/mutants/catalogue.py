@@ -206,7 +206,11 @@ MUTANTS = [
         "L5",
         "reads pretend instead of saying protected",
         "promises/test_guard.py::test_a_mass_death_is_held_within_budget_and_told",
-        (LUA + "read.lua", "or held['*'] or held[model] then", "then"),
+        (
+            LUA + "read.lua",
+            "or held['*'] or held[string.match(identity, '^[^:]*')] then",
+            "then",
+        ),
     ),
     mutant(
         "L6",
@@ -379,7 +383,7 @@ MUTANTS = [
         "promises/test_faults.py::test_a_key_of_another_type_is_refused_before_any_change",
         (
             LUA + "register.lua",
-            "for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN }) do redis.call('ZCARD', key) end",
+            "for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN, SERVED }) do redis.call('ZCARD', key) end",
             "",
         ),
     ),

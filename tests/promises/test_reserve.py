@@ -360,11 +360,11 @@ async def test_a_repeated_call_after_a_lost_reply_counts_once(bench: Bench) -> N
     await registry.send_heartbeats(instances(3))
     crowd = await registry.get_all_instances(MODEL)
     operations, fleet = registry._operations, Fleet(MODEL, crowd)
-    first = await run(operations.reserve(fleet, range(3), "10000-x", 1))
-    again = await run(operations.reserve(fleet, range(3), "10000-x", 1))
+    first = await run(operations.reserve(0, fleet, range(3), "10000-x", 1))
+    again = await run(operations.reserve(0, fleet, range(3), "10000-x", 1))
     assert first == again
     assert await total(registry) == 1
-    other = await run(operations.reserve(fleet, range(3), "10000-x", 2))
+    other = await run(operations.reserve(0, fleet, range(3), "10000-x", 2))
     assert other != first
     assert await run(operations.unreserve(0, "10000-x", [1, 2, 3])) == 2
     assert await run(operations.unreserve(0, "10000-x", [1, 2, 3])) == 0
@@ -611,7 +611,7 @@ async def test_a_lease_set_by_a_clock_that_was_put_back_ends_all_the_same(
     await bench.registry.send_heartbeats(instances(2))
     run, operations = bench.registry._executor.run, bench.registry._operations
     fleet = Fleet(MODEL, instances(2))
-    await run(operations.reserve(fleet, range(2), "10000-dead", 1))
+    await run(operations.reserve(0, fleet, range(2), "10000-dead", 1))
     bench.store.age(-3600, away=False)
     await bench.registry.in_flight(MODEL)
     ends = bench.store.scores("holders")["10000-dead"]

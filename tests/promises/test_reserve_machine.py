@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
     @rule(holder=HOLDERS, number=NUMBERS)
     def reserve(self, holder: str, number: int) -> None:
         fleet = Fleet("glm@llm", [made(port) for port in CAPACITIES])
-        answer = self.run(self.ops.reserve(fleet, range(3), holder, number))
+        answer = self.run(self.ops.reserve(0, fleet, range(3), holder, number))
         known = self.held.get(holder, {}).get(number)
         if holder in self.ended:  # whoever reserves lives
             self.ended.remove(holder)

@@ -118,7 +118,7 @@ async def test_it_is_followed_once_and_chains_are_refused(
         with pytest.raises(InvalidOverride):
             await real.set_alias(alias, model)
     # Two operators at the same moment may still make one.
-    server.raw.hset(server.store.key("aliases"), "a", "1:0:b:me")
+    server.raw.hset(server.store.key("aliases"), "a", "1:b:me")
     await real.register_instance(instance(1, "b"))
     (found,) = await real.get_all_instances("a")
     assert found.model_name == "b"
@@ -137,7 +137,7 @@ async def test_each_change_is_one_event(
 
 async def test_there_is_a_bound(real: RedisModelRegistry, server: Server) -> None:
     await real.set_alias("prod", "v1")
-    more = {f"a{n}": "1:0:m:me" for n in range(MAX_ALIASES - 1)}
+    more = {f"a{n}": "1:m:me" for n in range(MAX_ALIASES - 1)}
     server.raw.hset(server.store.key("aliases"), mapping=more)
     with pytest.raises(LimitReached, match="remove some"):
         await real.set_alias("one more", "v1")

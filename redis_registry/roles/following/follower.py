@@ -17,7 +17,7 @@ from typing import Protocol
 
 from redis_registry.core.decisions import concerns, is_decision
 from redis_registry.core.mirror import Mirror
-from redis_registry.core.rows import Change
+from redis_registry.core.rows import Change, model_of
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
 from redis_registry.roles.following.copy_on_disk import DiskCopy, Saved
@@ -29,7 +29,7 @@ from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.following import Entry, Overdue
 from redis_registry.store.operations import Operations
 from redis_registry.store.replies import Page
-from redis_registry.wire.keys import escape, partition_of
+from redis_registry.wire.keys import partition_of
 
 __all__ = ["Follower", "Listener"]
 
@@ -68,7 +68,8 @@ class Follower:
         tail: Who tells of changes.
         operations: How to read.
         executor: How to run that.
-        models: Names; ``None``: all.
+        names: What its instances are found by: names of models, and further ones that they
+            serve; ``None``: all.
         path: Where to keep a copy for a cold start; ``None``: nowhere.
 
     Attributes:
@@ -86,15 +87,15 @@ class Follower:
         tail: Tail,
         operations: Operations,
         executor: AsyncExecutor,
-        models: frozenset[str] | None,
+        names: frozenset[str] | None,
         path: Path | None = None,
     ) -> None:
-        self.mirror = Mirror()
+        self.mirror = Mirror(names)
         self.loads = Loads(self.mirror, operations, executor)
         self.probing = Probing(operations, executor)
         self.synced = asyncio.Event()
         self.shown = asyncio.Event()
-        self.models = models
+        self.names = names
         self.path = path
         self.listeners: list[Listener] = []
         self.users = 0
@@ -105,7 +106,8 @@ class Follower:
         self._starting: asyncio.Task[None] | None = None
         self._readings: dict[int, Reading] = {}
         self._whole: set[int] = set()
-        self._homes: dict[int, list[str]] = {}
+        self._homes: list[int] = []
+        self._own_homes: list[int] = []
         self._overdue: dict[int, frozenset[str]] = {}
         self._letting_go: dict[int, asyncio.TimerHandle] = {}
         self._copy = (
@@ -124,8 +126,8 @@ class Follower:
 
     @property
     def homes(self) -> list[int]:
-        """The partitions it follows, once they are known."""
-        return sorted(self._homes)
+        """The partitions of the models of these names, once they are known."""
+        return self._own_homes
 
     @property
     def confirmed(self) -> float:
@@ -136,7 +138,7 @@ class Follower:
 
     @property
     def places(self) -> list[Place]:
-        """How far each of its partitions has been read."""
+        """How far each of these partitions has been read."""
         return [self.tail.places[home] for home in self.homes]
 
     def start(self) -> None:
@@ -171,15 +173,12 @@ class Follower:
                 self._copy.run(), name="redis-registry copy on disk"
             )
         partitions = await self.tail.positioned()
-        if self.models is None:
-            homes = {home: [""] for home in range(partitions)}
-        else:
-            homes = dict[int, list[str]]()
-            for model in sorted(self.models):
-                home = partition_of(model, partitions)
-                homes.setdefault(home, []).append(escape(model))
-        self._homes = homes
-        for home in homes:
+        # Instances that serve a name besides their model's can be in any partition.
+        self._homes = self._own_homes = list(range(partitions))
+        if self.names is not None:
+            homes = {partition_of(name, partitions) for name in self.names}
+            self._own_homes = sorted(homes)
+        for home in self._homes:
             self.lost(home, Lost.BEGIN, self.tail.places[home])
 
     # --- the copy on disk ---------------------------------------------------------------------
@@ -188,7 +187,7 @@ class Follower:
         if self._whole:
             return
         for home, rows in saved.rows.items():
-            page = Page("", 0, self._wanted(rows), None)
+            page = Page("", 0, rows, None)
             self.mirror.add(home, page._replace(orders=saved.orders[home]))
         self._saved_at = time.monotonic() - saved.age_secs
         self.source = "disk"
@@ -198,46 +197,47 @@ class Follower:
             extra={"path": str(self.path), "age_secs": round(saved.age_secs, 1)},
         )
 
-    def _wanted(self, rows: Sequence[bytes]) -> list[bytes]:
-        if self.models is None:
-            return list(rows)
-        wanted = {escape(model).encode() for model in self.models}
-        return [row for row in rows if row.split(b":", 1)[0] in wanted]
-
     def _copied(self) -> tuple[object, Saved] | None:
         """What to write, with what tells it from another; ``None``: nothing worth it."""
         if self.source != "redis":
             return None
-        version = [(place.epoch, place.revision) for place in self.places]
+        places = [self.tail.places[home] for home in self._homes]
+        version = [(place.epoch, place.revision) for place in places]
         return version, Saved(self.mirror.rows(), self.age_secs, self.mirror.orders)
 
     # --- what the tail tells ------------------------------------------------------------------
 
     def take(self, entry: Entry) -> None:
         """The next change of a partition."""
-        if not self.wants(entry):
+        if entry.partition not in self._homes:
             return
         reading = self._readings.get(entry.partition)
         if reading is not None:
             reading.fresh.apply(entry)
         change = self.mirror.apply(entry)
+        turned = set(change.turned)
+        if self.names is not None:
+            turned &= self.names | self.mirror.models.keys()
+        if not (change.old or change.new or turned or self.wants(entry)):
+            return
         if reading is None:  # else the resync to come tells of it
             for listener in list(self.listeners):
                 listener.changed(change)
         elif change.model:
             self._turn({change.model})
-        self._turn(set(change.turned))
+        self._turn(turned)
 
     def wants(self, entry: Entry) -> bool:
-        """Whether an entry is about what it follows."""
-        wanted = self._homes.get(entry.partition)
-        if wanted is None:
-            return False
-        if self.models is not None and is_decision(entry):
-            return concerns(entry, self.models)
-        if self.models is None or b":" not in entry.about.split(b"|", 1)[0]:
+        """Whether an entry is about the models of these names, or about none."""
+        names = self.names
+        if names is None:
             return True
-        return entry.about.split(b":", 1)[0].decode() in wanted
+        if entry.partition not in self._own_homes:
+            return False
+        if is_decision(entry):
+            return concerns(entry, names)
+        identity = entry.about.split(b"|", 1)[0].decode()
+        return ":" not in identity or model_of(identity) in names
 
     def lost(self, partition: int, cause: str, seen: Place) -> None:
         """Changes are missing: read the partition anew."""
@@ -250,7 +250,7 @@ class Follower:
             cause = Lost.EPOCH if before.cause == Lost.EPOCH else cause
         self._readings[partition] = Reading(
             partition,
-            self._homes[partition],
+            self.names,
             cause,
             seen,
             tail=self.tail,

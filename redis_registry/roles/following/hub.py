@@ -64,7 +64,7 @@ class Hub:
         """Give a follower back; the last one to do so stops it."""
         follower.users -= 1
         if follower.users == 0:
-            self._followers.pop((follower.models, follower.path), None)
+            self._followers.pop((follower.names, follower.path), None)
             await follower.aclose()
 
     async def aclose(self) -> None:

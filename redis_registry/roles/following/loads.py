@@ -30,7 +30,7 @@ class Loads:
         executor: How to run that.
 
     Attributes:
-        wanted: Names of these models.
+        wanted: Names that find these models' instances.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Loads:
         """Allow it to begin, on the running loop."""
         self._loop = asyncio.get_running_loop()
 
-    def want(self, model_name: str) -> None:
-        """Begin with a model; from any thread."""
-        self.wanted.add(model_name)
+    def want(self, name: str) -> None:
+        """Begin with the models whose instances a name finds; from any thread."""
+        self.wanted.add(name)
         if self._loop is not None and self._task is None:
             self._loop.call_soon_threadsafe(self._begin)
 
@@ -62,7 +62,11 @@ class Loads:
     async def _run(self) -> None:
         while True:
             try:
-                for model_name in list(self.wanted):
+                for model_name in {
+                    model
+                    for name in list(self.wanted)
+                    for model in self._mirror.behind(name)
+                }:
                     loads = await self._executor.run(
                         self._operations.loads(model_name), deadline_secs=LOADS_SECS
                     )

@@ -56,13 +56,12 @@ class Probing:
 
         One that waits for its probe is asked for as often as it would be chosen. From any thread.
         """
-        for identity in list(self.granted):
-            if identity.model_name == snapshot.model_name:
-                ends, instance = self.granted.pop(identity, (0.0, None))
-                if time.monotonic() < ends:
-                    return (
-                        instance  # else it came too late, or another thread was faster
-                    )
+        name = snapshot.model_name
+        for identity, (ends, instance) in list(self.granted.items()):
+            if name == identity.model_name or name in instance.serves:
+                drawn = self.granted.pop(identity, None)
+                if drawn is not None and time.monotonic() < ends:
+                    return instance  # else too late, or another thread was faster
         candidates = snapshot.candidates
         due = candidates.keep("awaiting", _awaiting)
         if due:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from redis_registry.core.mirror import Mirror
 from redis_registry.errors import RegistryError
@@ -28,7 +28,7 @@ class Reading:
 
     Args:
         partition: Which one.
-        models: Which models of it, escaped; one that is empty: all.
+        names: Which names to read of it; ``None``: all models.
         cause: Why.
         seen: How far it was known before changes went missing.
         tail: Who tells of changes meanwhile.
@@ -45,7 +45,7 @@ class Reading:
     def __init__(
         self,
         partition: int,
-        models: Sequence[str],
+        names: frozenset[str] | None,
         cause: str,
         seen: Place,
         *,
@@ -57,10 +57,10 @@ class Reading:
         self.partition = partition
         self.cause = cause
         self.seen = seen
-        self.fresh = Mirror(touched={})
+        self.fresh = Mirror(names, touched={})
         self.gone: set[str] = set()
         self.error: RegistryError | None = None
-        self._models = models
+        self._names = names
         self._tail = tail
         self._operations = operations
         self._executor = executor
@@ -77,7 +77,7 @@ class Reading:
             attempt += 1
             most = min(BACKOFF_MOST_SECS, 0.05 * 2 ** min(attempt, 10))
             await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
-            self.fresh = Mirror(touched={})
+            self.fresh = Mirror(self._names, touched={})
 
     async def _read(self) -> bool:
         try:
@@ -98,11 +98,11 @@ class Reading:
     async def _read_pages(self) -> bool:
         """Read all pages; whether they fit together with what the tail tells."""
         newest = self._tail.places[self.partition]
-        for model in self._models:
+        for name in [""] if self._names is None else sorted(self._names):
             after, more = None, True
             while more:
                 page = await self._executor.run(
-                    self._operations.page(self.partition, model, after)
+                    self._operations.page(self.partition, name, after)
                 )
                 self.fresh.add(self.partition, page)
                 if page.epoch != newest.epoch:

@@ -81,7 +81,10 @@ class ViewReads:
         return self._follower
 
     def snapshot(self, model_name: str) -> Snapshot:
-        """All instances of a model at this moment; the same object while nothing changes."""
+        """All instances that a name finds now; the same object while nothing changes.
+
+        The name may be a model's, one that instances of models serve too, or an alias.
+        """
         return self._live.mirror.snapshot(model_name)
 
     def instances(self, model_name: str | None = None) -> tuple[ModelInstance, ...]:
@@ -90,7 +93,8 @@ class ViewReads:
         They are shared with every other reader of this process: don't change them.
 
         Args:
-            model_name: Exact name; an unknown one has no instances.
+            model_name: Exact name, of a model, adapter or alias; an unknown one has no
+                instances.
         """
         if model_name is None:
             return tuple(self._live.mirror.all())
@@ -130,7 +134,7 @@ class ViewReads:
         follower = self._live
         snapshot = follower.mirror.snapshot(model_name)
         if chooser.by_load and snapshot.model_name not in follower.loads.wanted:
-            follower.loads.want(snapshot.model_name)  # an alias has no loads
+            follower.loads.want(snapshot.model_name)
         if follower.mirror.awaiting or follower.probing.granted:
             probe = follower.probing.draw(snapshot)
             if probe is not None:
@@ -201,6 +205,13 @@ class ViewReads:
     def models(self) -> list[str]:
         """Names of all models with an instance, in alphabetical order."""
         return sorted(self._live.mirror.models)
+
+    def names(self) -> list[str]:
+        """All names that find instances: models, adapters, aliases; in alphabetical order."""
+        mirror = self._live.mirror
+        known = mirror.models.keys() | mirror.served.keys()
+        aliases = mirror.decisions.aliases
+        return sorted(known | {a for a, name in aliases.items() if name in known})
 
     @property
     def staleness_secs(self) -> float:

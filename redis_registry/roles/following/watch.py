@@ -131,7 +131,10 @@ class Watch:
 
     def changed(self, change: Change) -> None:
         """The next change of the mirror."""
-        if change.entry.partition in self._begun and self._concerns(change.entry):
+        follower, entry = self._follower, change.entry
+        if follower is None or entry.partition not in self._begun:
+            return
+        if follower.wants(entry) and self._concerns(entry):
             self._push(change)
 
     def resynced(self, partition: int, cause: str) -> None:
@@ -340,5 +343,9 @@ class Watch:
             at=follower.now(due.partition),
             instance=None,
             partition=due.partition,
-            snapshot=tuple(follower.mirror.held(due.partition)),
+            snapshot=tuple(
+                instance
+                for instance in follower.mirror.held(due.partition)
+                if self._scope is None or instance.model_name in self._scope
+            ),
         )

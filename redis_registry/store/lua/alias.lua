@@ -3,13 +3,12 @@
 -- memory is full (no allow-oom), before anything was written.
 --
 -- KEYS  1 meta  2 events  3 aliases
--- ARGV  1 header  2 actor  3 alias  4 partition of the model:model  5 author
---       6 most of a partition
--- Reply record: at µs:partition:model:author;  "": too many
+-- ARGV  1 header  2 actor  3 alias  4 model  5 author  6 most of a partition
+-- Reply record: at µs:model:author;  "": too many
 -- @include open
 local ALIASES, alias, model = KEYS[3], ARGV[3], ARGV[4]
 local old = redis.call('HGET', ALIASES, alias)
-if old and string.match(old, '^%d+:(%d+:[^:]*):') == model then return old end
+if old and string.match(old, '^%d+:([^:]*):') == model then return old end
 if not old and redis.call('HLEN', ALIASES) >= tonumber(ARGV[6]) then return '' end
 local record = now_text .. ':' .. model .. ':' .. ARGV[5]
 emit('alias_set', 'operator', alias .. ' ' .. record)

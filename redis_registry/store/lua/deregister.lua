@@ -2,19 +2,20 @@
 -- Makes an instance unhealthy by its own wish, or removes it.
 --
 -- KEYS  1 meta  2 events  3 models  4 index  5 deadlines  6 down  7 living
---       8 instance  9 tally  10 guard  11 out  12 flights
+--       8 instance  9 tally  10 guard  11 out  12 flights  13 served
 -- ARGV  1 header  2 actor  3 identity  4 model  5 address  6 inc or ""  7 remove: 1 | 0
 -- Reply revision of the change; 0: nothing to change; -1: superseded
 -- @include open
 -- @include record
 -- @include living
+-- @include served
 -- @include remove
 -- @include out
 local keys = { models = KEYS[3], index = KEYS[4], deadlines = KEYS[5], down = KEYS[6],
   living = KEYS[7], instance = KEYS[8], tally = KEYS[9], guard = KEYS[10],
-  out = KEYS[11], flights = KEYS[12] }
+  out = KEYS[11], flights = KEYS[12], served = KEYS[13] }
 local identity, model, address, inc, remove = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-for _, name in ipairs({ 'models', 'index', 'deadlines', 'down', 'out' }) do
+for _, name in ipairs({ 'models', 'index', 'deadlines', 'down', 'out', 'served' }) do
   redis.call('ZCARD', keys[name])
 end
 for _, name in ipairs({ 'living', 'tally', 'guard', 'flights' }) do redis.call('HLEN', keys[name]) end

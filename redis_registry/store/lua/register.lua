@@ -6,21 +6,22 @@
 -- calls arrive. A later call of the older one changes nothing.
 --
 -- KEYS  1 meta  2 events  3 models  4 index  5 deadlines  6 down  7 living
---       8 instance  9 out  10 guard
+--       8 instance  9 out  10 guard  11 served
 -- ARGV  1 header  2 actor  3 identity  4 model  5 address  6 enabled  7 check  8 readiness
 --       9 timeout ms  10 inc  11 spec  12 reason of the readiness, escaped  13 its order, or 0
 --       14 mode: register | absent (whoever is there already only gets a heartbeat)
 --       15 flapping: threshold|until down to|half life µs, or "" for none  16 share that may be out
---       17 base of the partition's keys
+--       17 base of the partition's keys  18 further names that it serves: name|name|…
 -- Reply {revision of the record, 1 if it is new}, or {-1, incarnation that is there}: superseded
 -- @include open
 -- @include record
 -- @include living
+-- @include served
 -- @include out
-local MODELS, INDEX, DEADLINES, DOWN, LIVING, INSTANCE, OUT, GUARD =
-  KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local MODELS, INDEX, DEADLINES, DOWN, LIVING, INSTANCE, OUT, GUARD, SERVED =
+  KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local identity, model, address, absent = ARGV[3], ARGV[4], ARGV[5], ARGV[14] == 'absent'
-for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN }) do redis.call('ZCARD', key) end
+for _, key in ipairs({ MODELS, INDEX, DEADLINES, DOWN, SERVED }) do redis.call('ZCARD', key) end
 redis.call('HLEN', LIVING)
 keeping.new({ out = OUT, living = LIVING, deadlines = DEADLINES, guard = GUARD }, ARGV[17], ARGV[16])
 local old = load_record(INSTANCE)
@@ -94,4 +95,7 @@ end
 if cause == 'new incarnation' then redis.call('HDEL', INSTANCE, 'load', 'calls', 'ejected') end
 if flapped then redis.call('HSET', INSTANCE, 'flaps', record.flaps) end
 save_out(INSTANCE, identity, record.out, old and old.kept)
+local served = old and redis.call('HGET', INSTANCE, 'serves') or ''
+local serves_now = record.spec == ARGV[11] and ARGV[18] or served -- the names belong to the spec
+save_serves(SERVED, INSTANCE, identity, served, serves_now)
 return { tonumber(record.rev), old and 0 or 1 }

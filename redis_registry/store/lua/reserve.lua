@@ -4,13 +4,13 @@
 -- equals the one that was picked least recently. The same reservation again has the same answer.
 --
 -- KEYS  1 meta  2 events  3 deadlines  4 guard  5 holders  6 flights  7 held  8… instance
--- ARGV  1 header  2 actor  3 holder  4 reservation  5 model
---       6… weight:capacity of each instance; no capacity is no limit
+-- ARGV  1 header  2 actor  3 holder  4 reservation
+--       5… weight:capacity of each instance; no capacity is no limit
 -- Reply {1, identity}; or none now: {0, µs until a place can be expected or -1, in flight,
 --       capacity (of the full), how many are full, how many have died}
 -- @include open
 -- @include flights
-local holder, id, model = ARGV[3], ARGV[4], ARGV[5]
+local holder, id = ARGV[3], ARGV[4]
 local DEADLINES, GUARD, HELD = KEYS[3], KEYS[4], KEYS[7]
 local keys = { holders = KEYS[5], flights = KEYS[6] }
 redis.call('HLEN', keys.flights)
@@ -28,7 +28,7 @@ local free, loads, turns, counts, means = {}, {}, {}, {}, {}
 local in_flight, capacity, full, rate = 0, 0, 0, 0
 for i = 1, #identities do
   local count, picked, mean = flight_of(entries[i])
-  local weight, most = string.match(ARGV[5 + i], '^([^:]*):(%d*)$')
+  local weight, most = string.match(ARGV[4 + i], '^([^:]*):(%d*)$')
   counts[i], turns[i], means[i], loads[i] = count, picked, mean, count / tonumber(weight)
   most = tonumber(most)
   free[i] = not most or count < most
@@ -53,7 +53,7 @@ local function can_work(i)
     identities[i] .. ':' .. string.sub(record[1], 5)) or '0')
   if deadline > now then return true end
   return deadline > 0 and (effective(deadline, tonumber(timeout) * 1000) > now
-    or is_held('*') or is_held(model))
+    or is_held('*') or is_held(string.match(identities[i], '^[^:]*')))
 end
 
 local dead = 0

@@ -1,5 +1,8 @@
 -- Takes every trace of an instance out of the state (the event tells of it).
+-- Needs served.lua
 local function remove_record(keys, identity, address, model, record)
+  local names = redis.call('HGET', keys.instance, 'serves')
+  if names then save_serves(keys.served, keys.instance, identity, names, '') end
   redis.call('DEL', keys.instance)
   if redis.call('ZREM', keys.deadlines, member_of(identity, record)) == 1 then
     count_living(keys.living, { [model] = -1 })
