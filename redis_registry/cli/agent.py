@@ -63,6 +63,12 @@ def agent(
     ] = 60.0,
     weight: Annotated[float, typer.Option(help="Its share of new work.")] = 1.0,
     zone: Annotated[str | None, typer.Option(help="Where it runs.")] = None,
+    serves: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further name under which it takes work, say of an adapter; may be repeated."
+        ),
+    ] = None,
     any_address: Annotated[
         bool,
         typer.Option(
@@ -175,7 +181,13 @@ def agent(
         )
         raise typer.Exit(2) from error
     log_as_asked(log_format, log_level)
-    fields = {"model_name": model, "port": port, "weight": weight, "zone": zone}
+    fields: dict[str, object] = {
+        "model_name": model,
+        "port": port,
+        "weight": weight,
+        "zone": zone,
+        "serves": serves or [],
+    }
     with told():
         code = asyncio.run(
             agent_of(

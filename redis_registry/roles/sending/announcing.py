@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from types import TracebackType
@@ -173,14 +173,25 @@ class _Announced:
         self._life.forgotten = True
 
     def _say(self, readiness: Readiness, reason: str) -> Future[None]:
+        self._check_living()
+        said = self._life.want(readiness, _plain(reason))
+        self._sender.wake()
+        return said
+
+    def _serve(self, names: Iterable[str]) -> Future[None]:
+        fields = self._life.instance.model_dump() | {"serves": list(names)}
+        served = ModelInstance.of(**fields).serves
+        self._check_living()
+        said = self._life.serve(served)
+        self._sender.wake()
+        return said
+
+    def _check_living(self) -> None:
         if not self._life.begun:
             msg = "not announced yet: use it as a context manager, (async) with"
             raise RegistryClosed(msg)
         if self._life.superseded:
             raise superseded(self._life.instance)
-        said = self._life.want(readiness, _plain(reason))
-        self._sender.wake()
-        return said
 
     def _enter(self) -> Future[None]:
         self._life.begin()
@@ -262,6 +273,24 @@ class Announcement(_Announced):
         """It wants no work for now, and why; as :meth:`ready`."""
         return await self._wait(self._say(Readiness.NOT_READY, reason), self._patience)
 
+    async def serve(self, names: Iterable[str]) -> bool:
+        """It takes work under these further names, say of adapters, and no longer under others.
+
+        Example:
+            >>> await announced.serve(["sql-lora", "chat-lora"])
+
+        Args:
+            names: All of them, beside its model's.
+
+        Returns:
+            As of :meth:`ready`.
+
+        Raises:
+            InvalidInstance: One is no name, or there are more than 256.
+            Superseded: A newer life has taken the address.
+        """
+        return await self._wait(self._serve(names), self._patience)
+
     async def drain(self, timeout_secs: float | None = None) -> bool:
         """Take no new work, and wait until nothing reported is in flight.
 
@@ -321,6 +350,10 @@ class SyncAnnouncement(_Announced):
     def not_ready(self, reason: str) -> bool:
         """As :meth:`Announcement.not_ready`."""
         return self._wait(self._say(Readiness.NOT_READY, reason), self._patience)
+
+    def serve(self, names: Iterable[str]) -> bool:
+        """As :meth:`Announcement.serve`."""
+        return self._wait(self._serve(names), self._patience)
 
     def drain(self, timeout_secs: float | None = None) -> bool:
         """As :meth:`Announcement.drain`."""

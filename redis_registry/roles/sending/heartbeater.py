@@ -166,12 +166,15 @@ class Heartbeater:
         # was put back. One that had to wait may really be the older one.
         fresh = not life.attempted and life.age(time.monotonic()) < FRESH_SECS
         life.attempted = True
+        record = life.saying(said)
         try:
-            taken = self._channel.register(life.saying(said), version + 1)
+            taken = self._channel.register(record, version + 1)
         except Superseded as error:
             if not (fresh and life.rename_after(error.by)):
                 raise
-            taken = self._channel.register(life.saying(said), version + 1)
+            record = life.saying(said)
+            taken = self._channel.register(record, version + 1)
+        life.written = record.serves
         self._take(life, said, taken, version)
         life.failures = 0
         interval = life.pace_secs
@@ -188,7 +191,9 @@ class Heartbeater:
     def _tell(self, life: Life) -> None:
         version, said = life.version, life.judged(time.monotonic())
         readiness, reason = said
-        taken = self._channel.ready(life.instance, readiness, reason, version + 1)
+        taken = None
+        if life.written == life.instance.serves:
+            taken = self._channel.ready(life.instance, readiness, reason, version + 1)
         if taken is None:
             self._register(life)
         else:

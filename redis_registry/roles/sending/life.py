@@ -77,6 +77,7 @@ class Life:
         registered: Done when it is known to the registry, or can't be.
         gone: Done when it was deregistered, or that was given up.
         told: The readiness and reason that the registry knows.
+        written: The further names on record; ``None``: no record was written yet.
         leaving: It is to be deregistered.
         forgotten: It is to be removed, not left listed as unhealthy.
         leave_by: Until when that is tried, by the monotonic clock.
@@ -98,6 +99,7 @@ class Life:
     registered: Future[None] = field(default_factory=Future[None])
     gone: Future[None] = field(default_factory=Future[None])
     told: tuple[Readiness, str] | None = None
+    written: list[str] | None = None
     leaving: bool = False
     forgotten: bool = False
     leave_by: float = 0.0
@@ -120,7 +122,9 @@ class Life:
         self._tick_due: float | None = None
         self._idle: list[Future[None]] = []
         self._untold: list[tuple[int, Future[None]]] = []
-        self._said: tuple[tuple[Readiness, str], ModelInstance] | None = None
+        self._said: (
+            tuple[tuple[Readiness, str], ModelInstance, ModelInstance] | None
+        ) = None
 
     @classmethod
     def of(
@@ -171,6 +175,7 @@ class Life:
         with self._lock:
             return {
                 "wanted": self._wanted,
+                "serves": self.instance.serves,
                 "version": self.version,
                 "load": self._load.model_dump(mode="json"),
                 "progressed": self._progressed,
@@ -184,6 +189,8 @@ class Life:
         """Take over what the worker said; a future, as of :meth:`want`, if that has changed."""
         asked: Future[None] | None = None
         readiness, reason = said["wanted"]
+        if said["serves"] != self.instance.serves:
+            self._replace(serves=said["serves"])
         if said["version"] > self.version:
             self.version = said["version"] - 1
             asked = self.want(Readiness(readiness), reason)
@@ -202,16 +209,31 @@ class Life:
 
     def want(self, readiness: Readiness, reason: str) -> Future[None]:
         """Set the readiness; the future is done when the registry knows."""
-        future: Future[None] = Future()
         with self._lock:
-            if self.gone.done():
-                future.set_exception(self.error or _over())
-                return future
-            self._wanted = (readiness, reason)
-            self._again = 0.0
-            self._progressed = time.monotonic()
-            self.version += 1
-            self._untold.append((self.version, future))
+            if not self.gone.done():
+                self._wanted = (readiness, reason)
+                self._progressed = time.monotonic()
+            return self._next_version()
+
+    def serve(self, names: list[str]) -> Future[None]:
+        """Serve these further names; the future is done when the registry knows."""
+        with self._lock:
+            if not self.gone.done():
+                self._replace(serves=names)
+            return self._next_version()
+
+    def _replace(self, **fields: object) -> None:
+        self.instance = self.instance.model_copy(update=fields)
+
+    def _next_version(self) -> Future[None]:
+        """There is more to tell, at once; done when it is told. Needs the lock."""
+        future: Future[None] = Future()
+        if self.gone.done():
+            future.set_exception(self.error or _over())
+            return future
+        self._again = 0.0
+        self.version += 1
+        self._untold.append((self.version, future))
         return future
 
     def tell_done(self, said: tuple[Readiness, str], version: int) -> None:
@@ -345,11 +367,12 @@ class Life:
 
     def saying(self, said: tuple[Readiness, str]) -> ModelInstance:
         """The instance as it is to be registered with that readiness and reason."""
-        if self._said is None or self._said[0] != said:
+        made, instance = self._said, self.instance
+        if made is None or made[0] != said or made[1] is not instance:
             readiness, reason = said
             update = {"readiness": readiness, "reason": reason or None}
-            self._said = said, self.instance.model_copy(update=update)
-        return self._said[1]
+            made = self._said = said, instance, instance.model_copy(update=update)
+        return made[2]
 
     def rename_after(self, other: str | None) -> bool:
         """Take a name greater than another life's; ``False``: that one is not of our making."""
@@ -358,8 +381,8 @@ class Life:
         name = incarnation_after(other)
         if name is None:
             return False
-        self.instance = self.instance.model_copy(update={"incarnation": name})
-        self._said = None
+        with self._lock:
+            self._replace(incarnation=name)
         return True
 
     def leave(self, within_secs: float) -> None:
