@@ -1,11 +1,12 @@
-"""``make mutants``: break the package line by line; every break must turn its test red.
+"""Break the package line by line; every break must turn its test red.
 
-Works on a copy, two at a time. Exits with 1 when a mutant survives, or when an edit no longer
-fits the code (then the catalogue must follow).
+Works on copies of the tree, two at a time. Exits with 1 when a mutant survives, or when an edit
+no longer fits the code (then the catalogue must follow).
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -63,17 +64,48 @@ def convict(mutant: Mutant) -> str:
         )
 
 
+def chosen() -> list[Mutant]:
+    """The mutants that the command line asks for; ends with a usage error when there are none."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutants",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Without options: all of tests/mutants/catalogue.",
+    )
+    parser.add_argument(
+        "--promise",
+        metavar="R7",
+        action="append",
+        help="only those of this promise (docs/explanation/promises.md); may be repeated",
+    )
+    parser.add_argument(
+        "--file",
+        metavar="PATH",
+        action="append",
+        help="only those that break this file, or whose test is in it; may be repeated",
+    )
+    asked = parser.parse_args()
+    found = [
+        mutant
+        for mutant in MUTANTS
+        if (not asked.promise or mutant.promise in asked.promise)
+        and (not asked.file or not mutant.files.isdisjoint(asked.file))
+    ]
+    if not found:
+        parser.error("no mutant is both of these promises and of these files")
+    return found
+
+
 def main() -> int:
-    """Try them all."""
-    wanted = set(sys.argv[1:])
-    chosen = [m for m in MUTANTS if not wanted or m.promise in wanted]
+    """Try them, and say what became of each."""
+    mutants = chosen()
     with ThreadPoolExecutor(2) as pool:
-        verdicts = list(pool.map(convict, chosen))
+        verdicts = list(pool.map(convict, mutants))
     failed = 0
-    for mutant, verdict in zip(chosen, verdicts, strict=True):
+    for mutant, verdict in zip(mutants, verdicts, strict=True):
         failed += not verdict.startswith("convicted")
         sys.stdout.write(f"{mutant.promise}  {verdict:10}  {mutant.what}\n")
-    sys.stdout.write(f"{len(chosen) - failed} of {len(chosen)} mutants convicted\n")
+    sys.stdout.write(f"{len(mutants) - failed} of {len(mutants)} mutants convicted\n")
     return 1 if failed else 0
 
 

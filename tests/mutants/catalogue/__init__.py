@@ -1,0 +1,29 @@
+"""Promise by promise: the lines to break, and the test that must notice."""
+
+from __future__ import annotations
+
+from tests.mutants.catalogue import (
+    choosing,
+    following,
+    liveness,
+    operators,
+    outliers,
+    reserving,
+    service,
+    writers,
+)
+from tests.mutants.catalogue.mutant import Edit, Mutant
+
+__all__ = ["MUTANTS", "Edit", "Mutant"]
+
+GROUPS = (
+    liveness,
+    outliers,
+    writers,
+    operators,
+    following,
+    choosing,
+    reserving,
+    service,
+)
+MUTANTS = [mutant for group in GROUPS for mutant in group.MUTANTS]

@@ -1,0 +1,110 @@
+"""R1 to R4: events, watches and views."""
+
+from __future__ import annotations
+
+from tests.mutants.catalogue.mutant import LUA, TAIL, mutant
+
+MUTANTS = [
+    mutant(
+        "R1",
+        "a flip writes no event",
+        "promises/test_liveness.py::test_a_sweep_flips_exactly_the_overdue",
+        (
+            LUA + "flip.lua",
+            "rev = rev + 1\n      local id = format('%d', rev)",
+            "local id = format('%d', rev)",
+        ),
+    ),
+    mutant(
+        "R1",
+        "registering again is an event though nothing changed",
+        "registry/test_events.py::test_the_life_of_an_instance_is_told_change_by_change",
+        (
+            LUA + "register.lua",
+            "elseif record.spec ~= old.spec or record.timeout ~= old.timeout",
+            "elseif true or record.spec ~= old.spec",
+        ),
+    ),
+    mutant(
+        "R2",
+        "a gap in the revisions is passed over",
+        "following/test_chaos.py::test_view_and_watch_are_true_after_cuts_restart_failover_and_trim",
+        (TAIL, "elif place.revision != here.revision + 1:", "elif not place.epoch:"),
+    ),
+    mutant(
+        "R2",
+        "changes that can't be read any more are waited for",
+        "following/test_watch.py::test_events_that_are_trimmed_before_they_were_read_are_a_resync",
+        (TAIL, "if here.revision < revision:", "if here.revision < 0:"),
+    ),
+    mutant(
+        "R2",
+        "a flushed Redis is taken for the one before",
+        "following/test_watch.py::test_a_flush_under_a_running_watch_is_a_resync",
+        (
+            TAIL,
+            "elif here.epoch != found.epoch or here.revision > found.revision:",
+            "elif not found.epoch:",
+        ),
+    ),
+    mutant(
+        "R2",
+        "a slow consumer gets an ever longer queue",
+        "following/test_watch.py::test_a_slow_consumer_is_told_and_gets_a_snapshot",
+        (
+            "redis_registry/roles/following/watch.py",
+            "if len(self._queue) >= self._buffer:",
+            "if not self._begun:",
+        ),
+    ),
+    mutant(
+        "R2",
+        "a watch resumes where events are gone",
+        "following/test_watch.py::test_a_position_that_was_trimmed_gets_a_named_resync",
+        (
+            "redis_registry/roles/following/watch.py",
+            "if entries and entries[0].revision == after + 1:",
+            "if entries:",
+        ),
+    ),
+    mutant(
+        "R3",
+        "an old page overwrites a newer change",
+        "following/test_mirror.py::test_a_mirror_read_while_everything_changes_is_true_in_the_end",
+        (
+            "redis_registry/core/mirror.py",
+            "if touched <= page.revision:",
+            "if page.rows:",
+        ),
+    ),
+    mutant(
+        "R3",
+        "a view does not see deadlines pass",
+        "following/test_view.py::test_one_that_falls_silent_leaves_at_its_timeout_without_any_checker",
+        (
+            "redis_registry/roles/following/follower.py",
+            "if partition in self._homes and (before or overdue.members):",
+            "if before and not overdue.members:",
+        ),
+    ),
+    mutant(
+        "R4",
+        "an emptied Redis empties the views",
+        "following/test_view.py::test_a_flushed_redis_does_not_empty_it",
+        (
+            "redis_registry/roles/following/follower.py",
+            "keep=keep_secs > 0",
+            "keep=False",
+        ),
+    ),
+    mutant(
+        "R4",
+        "removed before a restart, kept after it",
+        "following/test_view.py::test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart",
+        (
+            "redis_registry/roles/following/reading.py",
+            "gone.add(identity)",
+            "gone.discard(identity)",
+        ),
+    ),
+]

@@ -1,0 +1,55 @@
+"""S1 to S4: errors, loops and releases."""
+
+from __future__ import annotations
+
+from tests.mutants.catalogue.mutant import CHECKER, EXECUTOR, LUA, mutant
+
+MUTANTS = [
+    mutant(
+        "S1",
+        "the checker dies of what it doesn't know",
+        "promises/test_lease.py::test_a_checker_survives_every_error_and_says_so",
+        (
+            CHECKER,
+            """except Exception as error:  # noqa: BLE001  promise S1
+                self._terms.pop(partition, None)""",
+            """except RegistryError as error:
+                self._terms.pop(partition, None)""",
+        ),
+    ),
+    mutant(
+        "S2",
+        "the driver's exceptions leak",
+        "promises/test_faults.py::test_a_wrong_password_is_tried_once_and_never_shown",
+        (
+            "redis_registry/store/retrying.py",
+            "raise translate(error, call.name, self.where) from error",
+            "raise error",
+        ),
+    ),
+    mutant(
+        "S3",
+        "one loop's connections are used on another",
+        "unit/test_executor.py::test_it_is_built_before_any_loop_and_used_from_two",
+        (
+            EXECUTOR,
+            "self._lanes.pop(asyncio.get_running_loop(), {})",
+            "dict[str, _Lane]()",
+        ),
+        (
+            EXECUTOR,
+            "lanes = self._lanes.get(loop)",
+            "lanes = next(iter(self._lanes.values()), None)",
+        ),
+    ),
+    mutant(
+        "S4",
+        "records of another format are guessed at",
+        "promises/test_faults.py::test_records_of_another_format_are_refused_by_name",
+        (
+            LUA + "lib/open.lua",
+            "if meta[1] and meta[1] ~= FORMAT then",
+            "if false then",
+        ),
+    ),
+]
