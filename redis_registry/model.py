@@ -355,14 +355,20 @@ class ModelInstance(BaseModel):
             raise InvalidInstance(explain_invalid(error)) from error
 
 
-def explain_invalid(error: ValidationError) -> str:
-    """Pydantic's findings in one line: each field, what is wrong and the value (cut short)."""
+def explain_invalid(error: ValidationError, whole: str = "instance") -> str:
+    """Pydantic's findings in one line: each field, what is wrong and the value (cut short).
+
+    Args:
+        error: What was found.
+        whole: What to call that which is not about a single field; empty: it says so itself.
+    """
     found: list[str] = []
     for item in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in item["loc"]) or "instance"
+        where = ".".join(str(part) for part in item["loc"]) or whole
         value = repr(item.get("input"))
         shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
-        found.append(f"{where}: {item['msg']} (got {shown})")
+        said = item["msg"].removeprefix("Value error, ")
+        found.append(f"{where}: {said} (got {shown})" if where else said)
     return "; ".join(found)
 
 

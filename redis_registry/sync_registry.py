@@ -24,10 +24,10 @@ from redis_registry.core.inputs import (
 )
 from redis_registry.core.orders import (
     Decision,
+    clearing,
     decided,
     listed_aliases,
     listed_overrides,
-    said_by,
 )
 from redis_registry.core.outcomes import IGNORED, Counts, decides, untold
 from redis_registry.errors import NoneAvailable, RegistryError
@@ -236,7 +236,7 @@ class SyncModelRegistry:
         self, name: str, *, author: str | None = None, reason: str = ""
     ) -> bool:
         """As :meth:`RedisModelRegistry.clear_override`."""
-        operation = self._operations.clear_override(name, said_by(author, reason))
+        operation = self._operations.clear_override(*clearing(name, author, reason))
         return self._executor.run(operation)
 
     def overrides(self) -> list[Override]:
@@ -253,7 +253,7 @@ class SyncModelRegistry:
 
     def remove_alias(self, alias: str, *, author: str | None = None) -> bool:
         """As :meth:`RedisModelRegistry.remove_alias`."""
-        operation = self._operations.remove_alias(alias.strip(), said_by(author))
+        operation = self._operations.remove_alias(*clearing(alias, author))
         return self._executor.run(operation)
 
     def aliases(self) -> list[Alias]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 
 from redis_registry import __version__
 from redis_registry.cli.agent import EXIT_CODES, agent
@@ -32,7 +31,7 @@ from redis_registry.cli.operators import (
     override,
     overrides,
 )
-from redis_registry.cli.tables import ago, instances_table
+from redis_registry.cli.tables import ago, console, instances_table
 from redis_registry.settings import RegistrySettings
 
 __all__ = ["app"]
@@ -172,7 +171,7 @@ def list_(
     if not found:
         typer.echo("no instances" if model is None else f"no instances of {model!r}")
         return
-    Console().print(instances_table(found, now))
+    console().print(instances_table(found, now))
 
 
 @app.command()

@@ -81,13 +81,17 @@ def place(address: str | None) -> tuple[str | None, int | None]:
     if address is None:
         return None, None
     host, colon, port = address.rpartition(":")
-    if address.startswith("[") and address.endswith("]"):
-        return address[1:-1], None
+    if bare := _bare(address):
+        return bare, None
     if not colon or not port.isdecimal() or (":" in host and host[0] != "["):
         return address, None
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    return host or None, int(port)
+    return _bare(host) or host or None, int(port)
+
+
+def _bare(host: str) -> str:
+    """An IPv6 address without its brackets; empty: it is something else, as a pattern ``[ab]``."""
+    inner = host[1:-1]
+    return inner if host == f"[{inner}]" and ":" in inner else ""
 
 
 @contextmanager

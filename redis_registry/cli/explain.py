@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from redis_registry.cli.common import NAMESPACE, URL, Namespace, Url, place, reading
-from redis_registry.cli.tables import ago, decision, left
+from redis_registry.cli.tables import ago, console, decision, left, shown
 from redis_registry.core.events import Kind
 from redis_registry.core.explanation import (
     Explanation,
@@ -48,19 +46,19 @@ def explain(
     if as_json:
         typer.echo(found.model_dump_json())
         return
-    console = Console()
+    out = console()
     if isinstance(found, Explanation):
-        console.print(_verdict(found), _page(_of_instance(found)), sep="\n")
+        out.print(_verdict(found), _page(_of_instance(found)), sep="\n")
     else:
-        console.print(_model_verdict(found), _page(_of_model(found)), sep="\n")
+        out.print(_model_verdict(found), _page(_of_model(found)), sep="\n")
         if found.instances:
-            console.print("", _instances(found), sep="\n")
+            out.print("", _instances(found), sep="\n")
     if found.transitions:
-        console.print("", _transitions(found), sep="\n")
+        out.print("", _transitions(found), sep="\n")
 
 
 def _verdict(found: Explanation) -> str:
-    who = f"[bold]{escape(str(found.identity))}[/]"
+    who = f"[bold]{shown(str(found.identity))}[/]"
     if found.reason is None:
         return f"{who} [green]takes work[/]"
     reason = found.reason.replace("_", " ")
@@ -70,7 +68,7 @@ def _verdict(found: Explanation) -> str:
 
 
 def _model_verdict(found: ModelExplanation) -> str:
-    who = f"[bold]{escape(found.model_name)}[/]"
+    who = f"[bold]{shown(found.model_name)}[/]"
     if not found.known:
         return f"{who} is [red]unknown[/]"
     total = found.selectable + sum(found.reasons.values())
@@ -88,14 +86,14 @@ def _page(lines: Iterator[Line]) -> Table:
 
 
 def _common(found: Explanation | ModelExplanation) -> Iterator[Line]:
-    yield "why", escape(found.because)
+    yield "why", shown(found.because)
     if found.remedy:
-        yield "remedy", escape(found.remedy)
+        yield "remedy", shown(found.remedy)
     if found.alias is not None:
         alias = found.alias
         yield (
             "alias",
-            escape(
+            shown(
                 f"{alias.alias} is {alias.model_name} by {alias.author}, "
                 f"{ago(alias.at, found.now)}"
             ),
@@ -103,7 +101,7 @@ def _common(found: Explanation | ModelExplanation) -> Iterator[Line]:
     for one in found.protections:
         yield (
             one.by,
-            escape(f"{one.scope}: {one.cause}; at most {left(one.until, found.now)}"),
+            shown(f"{one.scope}: {one.cause}; at most {left(one.until, found.now)}"),
         )
 
 
@@ -118,12 +116,14 @@ def _of_instance(found: Explanation) -> Iterator[Line]:
         weight = "1" if item.weight is None else f"{item.weight:g}"
         yield "weight", weight
         if item.incarnation:
-            yield "life", escape(item.incarnation)
+            yield "life", shown(item.incarnation)
     for override in found.overrides:
-        end = left(override.expires, found.now)
+        end = "until cleared"
+        if override.expires is not None:
+            end = left(override.expires, found.now)
         yield (
             "override",
-            escape(
+            shown(
                 f"{override.name}: {decision(override)} by {override.author} "
                 f"{ago(override.at, found.now)}, {end}: {override.reason}"
             ),
@@ -173,7 +173,7 @@ def _instances(found: ModelExplanation) -> Table:
         if one.reason is not None:
             reason = f"[red]{one.reason.replace('_', ' ')}[/]"
         host = f"[{one.host}]" if ":" in one.host else one.host
-        table.add_row(escape(f"{host}:{one.port}"), reason, escape(one.because))
+        table.add_row(shown(f"{host}:{one.port}"), reason, shown(one.because))
     return table
 
 
@@ -191,7 +191,7 @@ def _transitions(found: Explanation | ModelExplanation) -> Table:
         elif one.reason and one.cause == "readiness":
             why = one.reason
         kind = one.kind.replace("_", " ")
-        table.add_row(ago(one.at, found.now), kind, escape(why), escape(by))
+        table.add_row(ago(one.at, found.now), kind, shown(why), shown(by))
     if found.looked_back_to is not None:
         table.add_row(
             ago(found.looked_back_to, found.now), "(no further looked back)", "", ""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from redis_registry.cli.common import NAMESPACE, URL, Namespace, Url, place, reading
-from redis_registry.cli.tables import aliases_table, overrides_table
+from redis_registry.cli.tables import aliases_table, console, overrides_table
 from redis_registry.wire.overrides import Override, Selector
 
 __all__ = ["alias", "aliases", "clear_override", "override", "overrides"]
@@ -117,7 +116,7 @@ def overrides(
         for item in found:
             typer.echo(item.model_dump_json())
     elif found:
-        Console().print(overrides_table(found, now))
+        console().print(overrides_table(found, now))
     else:
         typer.echo("no overrides")
 
@@ -172,6 +171,6 @@ def aliases(
         for item in found:
             typer.echo(item.model_dump_json())
     elif found:
-        Console().print(aliases_table(found, now))
+        console().print(aliases_table(found, now))
     else:
         typer.echo("no aliases")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
 from datetime import datetime
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,10 +18,12 @@ from redis_registry.wire.overrides import Override
 __all__ = [
     "ago",
     "aliases_table",
+    "console",
     "decision",
     "instances_table",
     "left",
     "overrides_table",
+    "shown",
 ]
 
 _COLOURS = {
@@ -29,6 +34,19 @@ _COLOURS = {
     Health.FORCED: "red",
 }
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_WIDE = 10_000
+
+
+def console() -> Console:
+    """Where to print: as wide as the terminal; for a program that reads it, a row is a line."""
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=_WIDE if piped else None, emoji=False)
+
+
+def shown(text: str) -> str:
+    """What others wrote, as it is: it can give no orders to a terminal, and begin no line."""
+    plain = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return escape(plain)
 
 
 def ago(then: datetime | None, now: datetime) -> str:
@@ -45,7 +63,7 @@ def ago(then: datetime | None, now: datetime) -> str:
 def _readiness(item: ModelInstance, now: datetime) -> str:
     if item.ready:
         return _held_out(item, now) or "yes"
-    reason = f": {escape(item.reason)}" if item.reason else ""
+    reason = f": {shown(item.reason)}" if item.reason else ""
     return f"[yellow]{item.readiness.replace('_', ' ')}[/]{reason}"
 
 
@@ -76,14 +94,14 @@ def instances_table(instances: Iterable[ModelInstance], now: datetime) -> Table:
         state = item.state or Health.UNHEALTHY
         host = f"[{item.host}]" if ":" in item.host else item.host
         table.add_row(
-            escape(item.model_name),
-            escape(f"{host}:{item.port}"),
+            shown(item.model_name),
+            shown(f"{host}:{item.port}"),
             f"[{_COLOURS[state]}]{state}[/]",
             _readiness(item, now),
             "yes" if item.enabled else "[red]no[/]",
             "-" if item.weight is None else f"{item.weight:g}",
             ago(item.last_heartbeat, now),
-            *([escape(", ".join(item.overrides))] if overridden else []),
+            *([shown(", ".join(item.overrides))] if overridden else []),
         )
     return table
 
@@ -100,13 +118,13 @@ def overrides_table(overrides: Iterable[Override], now: datetime) -> Table:
     table = _table("NAME", "INSTANCES", "SAYS", "BY", "SINCE", "UNTIL", "REASON")
     for item in overrides:
         table.add_row(
-            escape(item.name),
-            escape(str(item.selector)),
-            escape(decision(item)),
-            escape(item.author),
+            shown(item.name),
+            shown(str(item.selector)),
+            shown(decision(item)),
+            shown(item.author),
             ago(item.at, now),
             left(item.expires, now),
-            escape(item.reason),
+            shown(item.reason),
         )
     return table
 
@@ -130,9 +148,9 @@ def aliases_table(aliases: Iterable[Alias], now: datetime) -> Table:
     table = _table("ALIAS", "MODEL", "BY", "SINCE")
     for item in aliases:
         table.add_row(
-            escape(item.alias),
-            escape(item.model_name),
-            escape(item.author),
+            shown(item.alias),
+            shown(item.model_name),
+            shown(item.author),
             ago(item.at, now),
         )
     return table

@@ -114,6 +114,16 @@ class Decisions:
         self._set(partition, orders._replace(overrides=standing))
         return True
 
+    def lost(self, partition: int, fresh: Decisions, now_us: int) -> list[str]:
+        """Names of the overrides and aliases that hold here and are not in what was read anew."""
+        old, new = (one.by_partition.get(partition, NO_ORDERS) for one in (self, fresh))
+        there = {override.name for override in new.overrides}
+        return [
+            override.name
+            for override in old.overrides.in_force(now_us)
+            if override.name not in there
+        ] + [name for name in old.aliases if name not in new.aliases]
+
     def take_over(self, partition: int, fresh: Decisions) -> None:
         """Replace a partition by what was read anew."""
         self._set(partition, fresh.by_partition.get(partition, NO_ORDERS))

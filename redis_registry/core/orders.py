@@ -6,23 +6,29 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NotRequired, Required, TypedDict
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
 
 from redis_registry.core.inputs import author_or_self
 from redis_registry.errors import InvalidOverride
-from redis_registry.model import EPOCH, Identity, ModelInstance, explain_invalid
+from redis_registry.model import (
+    EPOCH,
+    MAX_REASON,
+    Identity,
+    ModelInstance,
+    explain_invalid,
+)
 from redis_registry.store.replies import Orders
 from redis_registry.wire.aliases import Alias
 from redis_registry.wire.in_force import Overrides
-from redis_registry.wire.overrides import Override, Selector
+from redis_registry.wire.overrides import Author, Override, Selector
 
 __all__ = [
     "Decision",
+    "clearing",
     "decided",
     "listed_aliases",
     "listed_overrides",
     "orders_written",
-    "said_by",
     "written_orders",
 ]
 
@@ -64,6 +70,10 @@ def decided(
     try:
         if expires_secs is not None:
             expires_secs = _expires.validate_python(expires_secs)
+    except ValidationError as error:
+        msg = f"override: {explain_invalid(error, 'expires_secs')}"
+        raise InvalidOverride(msg) from error
+    try:
         fields["selector"] = Selector.of(meant)
     except ValidationError as error:
         msg = f"override: {explain_invalid(error)}"
@@ -73,10 +83,27 @@ def decided(
     return Override.of(**fields), expires_secs
 
 
-def said_by(author: str | None, reason: str = "") -> str:
-    """Who decided to clear something and why, as an event's cause."""
-    who = f"by {author_or_self(author)}"
-    return f"{who}: {reason}" if reason else who
+class _Clearing(BaseModel):
+    name: Annotated[str, StringConstraints(strip_whitespace=True)]
+    author: Author
+    reason: Annotated[
+        str, StringConstraints(strip_whitespace=True, max_length=MAX_REASON)
+    ]
+
+
+def clearing(name: str, author: str | None, reason: str = "") -> tuple[str, str]:
+    """What goes, and who says so and why, as an event's cause.
+
+    Raises:
+        InvalidOverride: A part is not acceptable.
+    """
+    fields = {"name": name, "author": author_or_self(author), "reason": reason}
+    try:
+        said = _Clearing.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidOverride(f"clearing: {explain_invalid(error)}") from error
+    who = f"by {said.author}"
+    return said.name, f"{who}: {said.reason}" if said.reason else who
 
 
 def listed_overrides(parts: Iterable[Orders]) -> list[Override]:

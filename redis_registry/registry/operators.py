@@ -7,10 +7,10 @@ from typing import Unpack
 from redis_registry.core.inputs import author_or_self
 from redis_registry.core.orders import (
     Decision,
+    clearing,
     decided,
     listed_aliases,
     listed_overrides,
-    said_by,
 )
 from redis_registry.model import Identity, ModelInstance
 from redis_registry.registry.base import Base
@@ -77,9 +77,10 @@ class OperatorSide(Base):
             Whether there was one of that name.
 
         Raises:
+            InvalidOverride: A part is not acceptable.
             RegistryUnavailable: Redis did not answer in time.
         """
-        operation = self._operations.clear_override(name, said_by(author, reason))
+        operation = self._operations.clear_override(*clearing(name, author, reason))
         self._bind()
         return await self._executor.run(operation)
 
@@ -125,9 +126,10 @@ class OperatorSide(Base):
             Whether there was one.
 
         Raises:
+            InvalidOverride: A name is not acceptable.
             RegistryUnavailable: Redis did not answer in time.
         """
-        operation = self._operations.remove_alias(alias.strip(), said_by(author))
+        operation = self._operations.remove_alias(*clearing(alias, author))
         self._bind()
         return await self._executor.run(operation)
 

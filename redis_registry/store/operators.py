@@ -43,6 +43,7 @@ class Operators(Calls):
         homes = (
             range(partitions) if model is None else [partition_of(model, partitions)]
         )
+        yield from self._room_for(override.name, homes)
         args = [
             override.name,
             operation,
@@ -53,14 +54,13 @@ class Operators(Calls):
         stored: Sequence[bytes] = yield [
             self._call("override", home, args, bytes) for home in homes
         ]
-        if not all(stored):  # everywhere or nowhere
+        if not all(stored):  # everywhere or nowhere: others took the room meanwhile
             yield [
                 self._clear("override", home, override.name, operation, "no room")
                 for home, record in zip(homes, stored, strict=True)
                 if record
             ]
-            msg = f"override {override.name}: there are {MAX_OVERRIDES} already: clear some"
-            raise LimitReached(msg)
+            raise _too_many(override.name)
         others = set(range(partitions)) - set(homes)
         if others:  # one of that name may have meant another model
             yield [
@@ -68,6 +68,18 @@ class Operators(Calls):
                 for home in sorted(others)
             ]
         return decode_override(override.name.encode(), stored[0])
+
+    def _room_for(self, name: str, homes: Sequence[int]) -> Operation[None]:
+        """Refuse one that does not fit everywhere while the former of its name still stands."""
+        if len(homes) == 1:  # the script refuses it before it changes anything
+            return
+        found: Sequence[Orders] = yield [
+            self._call("orders", home, [], _on_record) for home in homes
+        ]
+        for overrides in (part.overrides for part in found):
+            known = any(standing.name == name for standing in overrides)
+            if len(overrides) >= MAX_OVERRIDES and not known:
+                raise _too_many(name)
 
     def clear_override(self, name: str, why: str) -> Operation[bool]:
         """Clear an override, wherever it is; whether there was one."""
@@ -143,10 +155,19 @@ _ORDERS = {
 }
 
 
+def _too_many(name: str) -> LimitReached:
+    return LimitReached(
+        f"override {name}: there are {MAX_OVERRIDES} already: clear some"
+    )
+
+
+def _on_record(reply: list[Any]) -> Orders:
+    return read_orders(b"", *reply[1:])
+
+
 def _in_force(reply: list[Any]) -> Orders:
-    now, overrides, aliases = reply
-    orders = read_orders(b"", overrides, aliases)
-    return orders._replace(overrides=orders.overrides.in_force(int(text(now))))
+    orders = _on_record(reply)
+    return orders._replace(overrides=orders.overrides.in_force(int(text(reply[0]))))
 
 
 def _no_chain(alias: Alias, aliases: dict[str, Alias]) -> None:

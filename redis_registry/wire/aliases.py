@@ -64,7 +64,7 @@ class Alias(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            msg = f"alias: {explain_invalid(error)}"
+            msg = f"alias: {explain_invalid(error, whole='')}"
             raise InvalidOverride(msg) from error
 
 

@@ -33,6 +33,7 @@ from redis_registry.model import (
 
 __all__ = [
     "MAX_OVERRIDES",
+    "Author",
     "Override",
     "Selector",
     "decode_override",
@@ -47,6 +48,11 @@ MAX_OVERRIDE_BYTES = 4096
 """Bound of one override on the wire."""
 
 _EFFECTS = ("enabled", "draining", "weight", "healthy", "labels")
+
+Author = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)
+]
+"""Who decides."""
 
 _Pattern = StringConstraints(strip_whitespace=True, min_length=1)
 _MAGIC = re.compile(r"[*?[]")
@@ -96,10 +102,20 @@ class Selector(BaseModel):
 
     @classmethod
     def of(cls, meant: Selector | Identity | ModelInstance) -> Selector:
-        """A selector of exactly one instance, whatever characters its names hold."""
+        """A selector of exactly one instance, whatever characters its names hold.
+
+        Raises:
+            InvalidOverride: It is something else.
+        """
         if isinstance(meant, Selector):
             return meant
         identity = meant.identity if isinstance(meant, ModelInstance) else meant
+        if not isinstance(identity, Identity):  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = (
+                f"selector: expected a Selector, an Identity or a ModelInstance, got {meant!r:.60}: "
+                "for a model by its name give Selector(model=...)"
+            )
+            raise InvalidOverride(msg)
         return cls(
             model=_exactly(identity.model_name),
             host=_exactly(identity.host),
@@ -116,7 +132,7 @@ class Selector(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            msg = f"selector: {explain_invalid(error)}"
+            msg = f"selector: {explain_invalid(error, whole='')}"
             raise InvalidOverride(msg) from error
 
     @property
@@ -168,9 +184,7 @@ class Override(BaseModel):
         Annotated[str, Field(min_length=1, max_length=128)],
         Annotated[str, Field(max_length=512)],
     ] = Field(default_factory=dict, max_length=32)
-    author: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)
-    ]
+    author: Author
     reason: Annotated[
         str,
         StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON),
@@ -214,7 +228,7 @@ class Override(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            msg = f"override: {explain_invalid(error)}"
+            msg = f"override: {explain_invalid(error, whole='')}"
             raise InvalidOverride(msg) from error
 
 

@@ -79,6 +79,26 @@ async def test_a_view_follows_aliases(real: RedisModelRegistry) -> None:
         await until_view(lambda: model() is None, "it is removed")
 
 
+@pytest.mark.damages
+async def test_a_view_tells_of_decisions_that_redis_has_lost(
+    real: RedisModelRegistry, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    await real.register_instance(instance())
+    await real.override(instance(), draining=True, reason="x", name="disk")
+    await real.override(
+        instance(), weight=2, reason="x", name="short", expires_secs=0.05
+    )
+    await real.set_alias("prod", "glm@llm")
+    async with real.view() as view:
+        await until_view(
+            lambda: view.instances("prod")[0].overrides == ["disk"], "one ends"
+        )
+        server.raw.flushall()
+        await until_view(lambda: "without decisions" in caplog.text, "it is told")
+        (record,) = [r for r in caplog.records if "without decisions" in r.message]
+        assert record.__dict__["lost"] == ["disk", "prod"]
+
+
 @pytest.mark.parametrize("partitions", [1, 4])
 async def test_a_view_equals_a_read_after_changes_it_missed(
     server: Server, partitions: int

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from redis_registry import SyncModelRegistry
+from redis_registry import ModelInstance, Selector, SyncModelRegistry
 from redis_registry.cli.common import place
 from tests.conftest import Server
 from tests.helpers import instance
@@ -103,6 +103,8 @@ async def test_it_is_described(web: httpx.AsyncClient) -> None:
         ("[::1]", "::1", None),
         ("fe80::1", "fe80::1", None),
         ("node:x", "node:x", None),
+        ("[ab]", "[ab]", None),
+        ("[*]:80", "[*]", 80),
     ],
 )
 def test_an_address_as_people_write_it(
@@ -111,12 +113,18 @@ def test_an_address_as_people_write_it(
     assert place(address) == (host, port)
 
 
-def run(server: Server, *args: str) -> subprocess.CompletedProcess[str]:
+def run(
+    server: Server, *args: str, columns: str | None = "160"
+) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"REDIS_REGISTRY_URL": server.url}
+    env.pop("COLUMNS", None)
+    if columns is not None:
+        env["COLUMNS"] = columns
     return subprocess.run(
         [sys.executable, "-m", "redis_registry", *args],
         capture_output=True,
         text=True,
-        env=os.environ | {"REDIS_REGISTRY_URL": server.url, "COLUMNS": "160"},
+        env=env,
         timeout=30,
         check=False,
     )
@@ -156,6 +164,36 @@ def test_a_person_decides_looks_and_clears(
     assert "OVERRIDES" not in run(server, "list").stdout
 
 
+def test_what_others_wrote_is_shown_as_it_is(
+    server: Server, sync_registry: SyncModelRegistry
+) -> None:
+    reason = "\x1b[31mred\x1b[0m [bold]x[/] :100:\nend"
+    sync_registry.override(Selector(model="m"), draining=True, reason=reason)
+    table = run(server, "overrides").stdout
+    assert r"\x1b[31mred\x1b[0m [bold]x[/] :100:\nend" in table
+    assert "\x1b" not in table
+
+
+def test_a_program_that_reads_gets_an_instance_a_line(
+    server: Server, sync_registry: SyncModelRegistry
+) -> None:
+    name = "a-model-whose-name-is-longer-than-a-terminal-is-wide@llm" * 3
+    item = ModelInstance(
+        model_name=name, host="10.0.0.1", port=8000, check_healthy=False
+    )
+    sync_registry.register_instance(item)
+    why = "new disk " * 20 + "."
+    made = sync_registry.override(item, draining=True, reason=why)
+    explained = f"{why} (override {made.name})"
+    for said, *command in (
+        (why, "list"),
+        (why, "overrides"),
+        (explained, "explain", name),
+    ):
+        lines = run(server, *command, columns=None).stdout.splitlines()
+        assert any("10.0.0.1" in line and said in line for line in lines), command
+
+
 def test_a_person_points_aliases(
     server: Server, sync_registry: SyncModelRegistry
 ) -> None:
@@ -178,7 +216,9 @@ def test_a_person_points_aliases(
         (["override", "--weight", "0", "--reason", "x"], "at least one of model"),
         (["override", "m", "--reason", "x"], "say at least one of"),
         (["override", "m", "--reason", "x", "--label", "x"], "NAME=VALUE"),
-        (["alias", "a", "a"], "alias of itself"),
+        (["alias", "a", "a"], "alias: a name can't be an alias of itself"),
+        (["override", "m", "--drain", "--expires", "0"], "expires_secs"),
+        (["clear-override", "o-1", "--author", "a" * 129], "author"),
     ],
     ids=str,
 )

@@ -304,6 +304,27 @@ async def test_every_partition_is_full_or_it_is_nowhere(make_bench: MakeBench) -
     raw.delete(key)
 
 
+@pytest.mark.damages
+async def test_one_that_is_refused_leaves_the_former_of_its_name(
+    make_bench: MakeBench,
+) -> None:
+    bench = await make_bench(partitions=2)
+    raw, key = bench.server.raw, bench.store.key("overrides")
+    await bench.registry.override(
+        Selector(host="10.*"), draining=True, reason="x", name="rack"
+    )
+    full = key.replace("/0}", "/1}")
+    (former,), (record,) = raw.hvals(key), raw.hvals(full)
+    raw.hset(full, mapping={f"o{n}": record for n in range(MAX_OVERRIDES)})
+    raw.hdel(full, "rack")
+    with pytest.raises(LimitReached, match="clear some"):
+        await bench.registry.override(
+            Selector(model="*"), weight=0, reason="x", name="rack"
+        )
+    assert raw.hget(key, "rack") == former
+    raw.delete(full)
+
+
 async def test_clearing_twice_and_repeating_a_lost_call_change_nothing_more(
     bench: Bench,
 ) -> None:

@@ -77,6 +77,9 @@ async def test_names_come_and_go_with_registrations_and_never_with_heartbeats(
     one = instance(1, BASE, serves=["a", "b"])
     await real.register_instance(one)
     await real.send_heartbeat(instance(1, BASE))  # an old belief
+    # It was unknown to a heartbeat, and has been registered meanwhile.
+    late = real._operations._register(0, instance(1, BASE), "absent")
+    await real._executor.call(late)
     assert (await found("a"), await found("b")) == ([1], [1])
     await real.register_instance(one.model_copy(update={"serves": ["b", "c"]}))
     assert (await found("a"), await found("b"), await found("c")) == ([], [1], [1])

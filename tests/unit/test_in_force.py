@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_registry import Identity, InvalidOverride, ModelInstance, Override, Selector
-from redis_registry.core.orders import Decision, decided
+from redis_registry.core.orders import Decision, clearing, decided
 from redis_registry.model import EPOCH
 from redis_registry.wire.in_force import NOTHING, Overrides
 from redis_registry.wire.overrides import decode_override, encode_override, literal
@@ -171,7 +171,8 @@ def test_what_is_stored_reads_back_and_is_no_row(
         ({"weight": 0, "reason": " "}, "reason"),
         ({"weight": 0, "author": ""}, "author"),
         ({"weight": 0, "name": "a b"}, "name"),
-        ({"weight": 0, "expires_secs": 0}, "greater than 0"),
+        ({"weight": 0, "expires_secs": 0}, "expires_secs: .*greater than 0"),
+        ({}, "^override: say at least one of [a-z, ]+$"),
         ({"weight": 0, "expires_secs": float("inf")}, "expires|finite|less than"),
         ({"labels": {str(n): "" for n in range(33)}}, "labels"),
         ({"wait": 0}, "there is no wait"),
@@ -182,8 +183,38 @@ def test_bad_decisions_are_refused_by_name(fields: Any, says: str) -> None:
         decided(Selector(port=1), cast("Decision", {"reason": "why", **fields}))
 
 
+@pytest.mark.parametrize("meant", ["glm@llm", None, 5])
+def test_who_is_meant_is_no_mere_name(meant: Any) -> None:
+    with pytest.raises(InvalidOverride, match="Selector"):
+        decided(meant, {"reason": "why", "enabled": False})
+
+
+@pytest.mark.parametrize(
+    ("name", "author", "reason", "says"),
+    [
+        (None, "ann", "", "name: .*valid string"),
+        ("\ud800", "ann", "", "name: .*unicode"),
+        ("o-1", " ", "", "author"),
+        ("o-1", "a" * 129, "", "author"),
+        ("o-1", "ann", "r" * 501, "reason"),
+        ("o-1", "ann", 5, "reason"),
+    ],
+)
+def test_who_clears_and_why_is_bounded_as_for_setting(
+    name: Any, author: str, reason: Any, says: str
+) -> None:
+    with pytest.raises(InvalidOverride, match=says):
+        clearing(name, author, reason)
+
+
+def test_who_clears_and_why_is_told() -> None:
+    assert clearing(" o-1 ", "ann", "done") == ("o-1", "by ann: done")
+    assert clearing("o-1", "ann") == ("o-1", "by ann")
+    assert clearing("o-1", None)[1].startswith("by ")
+
+
 def test_a_selector_means_something() -> None:
-    with pytest.raises(InvalidOverride, match="at least one of model"):
+    with pytest.raises(InvalidOverride, match=r"^selector: give at least one of model"):
         Selector.given()
     with pytest.raises(InvalidOverride, match="port"):
         Selector.given(port=0)

@@ -280,6 +280,8 @@ class Follower:
         partition, cause = reading.partition, reading.cause
         self._readings.pop(partition, None)
         keep_secs = self._keep_secs(partition, reading.fresh, cause)
+        if cause == Lost.EPOCH:
+            self._miss_decisions(partition, reading.fresh)
         changed = self.mirror.take_over(
             partition, reading.fresh, keep=keep_secs > 0, gone=reading.gone
         )
@@ -297,6 +299,15 @@ class Follower:
         for listener in list(self.listeners):
             listener.resynced(partition, cause)
         self._turn(changed)
+
+    def _miss_decisions(self, partition: int, fresh: Mirror) -> None:
+        now_us = self.tail.heard[partition][0].now_us
+        lost = self.mirror.decisions.lost(partition, fresh.decisions, now_us)
+        if lost:
+            _log.warning(
+                "Redis came back without decisions of operators: set them again, unless they were cleared",
+                extra={"lost": lost},
+            )
 
     def _keep_secs(self, partition: int, fresh: Mirror, cause: str) -> float:
         """How long to go on showing what has vanished without a reason (promise R4).

@@ -6,6 +6,7 @@ from tests.mutants.catalogue import (
     choosing,
     following,
     liveness,
+    naming,
     operators,
     outliers,
     reserving,
@@ -24,6 +25,7 @@ GROUPS = (
     following,
     choosing,
     reserving,
+    naming,
     service,
 )
 MUTANTS = [mutant for group in GROUPS for mutant in group.MUTANTS]

@@ -51,6 +51,16 @@ MUTANTS = [
     ),
     mutant(
         "W6",
+        "one that is refused takes the former of its name with it",
+        "promises/test_overrides.py::test_one_that_is_refused_leaves_the_former_of_its_name",
+        (
+            "redis_registry/store/operators.py",
+            "yield from self._room_for(override.name, homes)",
+            "",
+        ),
+    ),
+    mutant(
+        "W6",
         "an alias is the name of its own instances",
         "registry/test_aliases.py::test_reads_and_selects_of_an_alias_answer_with_the_model",
         (LUA + "read.lua", "if target ~= '' then only = target end", ""),
