@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from redis_registry.errors import ConfigurationError
 from redis_registry.model import MAX_TIMEOUT_SECS, MIN_TIMEOUT_SECS
+from redis_registry.topology import Topology
 
 __all__ = [
     "GuardSettings",
@@ -18,7 +18,6 @@ __all__ = [
     "Secs",
     "Settings",
     "TimeoutSecs",
-    "normal_url",
 ]
 
 _Share = Annotated[float, Field(gt=0, le=1)]
@@ -26,33 +25,8 @@ Secs = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECS)]
 TimeoutSecs = Annotated[float, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)]
 
 
-_SCHEMES = {
-    "redis": "redis",
-    "rediss": "rediss",
-    "unix": "unix",
-    "valkey": "redis",
-    "valkeys": "rediss",
-}
-
-
-def normal_url(url: str) -> str:
-    """The URL as the driver wants it.
-
-    Raises:
-        ConfigurationError: Not a URL this release can connect to.
-    """
-    parts = urlsplit(url)
-    scheme = _SCHEMES.get(parts.scheme)
-    if scheme is None:
-        known = ", ".join(f"{name}://" for name in _SCHEMES)
-        later = " (Sentinel and Cluster are planned)" if "+" in parts.scheme else ""
-        msg = f"can't connect to {parts.scheme or 'an empty'!r} URLs{later}; use one of {known}"
-        raise ConfigurationError(msg)
-    return scheme + url.removeprefix(parts.scheme)
-
-
 def _connectable(url: str) -> str:
-    normal_url(url)
+    Topology.of(url)
     return url
 
 

@@ -39,7 +39,7 @@ async def agent_of(
     places = controllers or [url]
     for place in places:
         where = "--controller" if controllers else "--url"
-        await check_host(urlsplit(place).hostname, where)
+        await check_host(urlsplit(place.split(",", 1)[0]).hostname, where)
     instance = ModelInstance.of(
         host=host or own_address(places[0]),
         heartbeat_timeout_secs=heartbeat_timeout_secs,

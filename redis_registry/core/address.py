@@ -68,7 +68,11 @@ def check_address(instance: ModelInstance, registry_urls: Sequence[str]) -> None
 
 
 def _host_of(place: str) -> str | None:
-    return urlsplit(place).hostname if "://" in place else place
+    if "://" not in place:
+        return place
+    return urlsplit(
+        place.split(",", 1)[0]
+    ).hostname  # the first, where there are several
 
 
 def _is(host: str, quality: str) -> bool:

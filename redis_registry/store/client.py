@@ -1,4 +1,4 @@
-"""How this package talks to Redis: connections that survive, and what each failure means.
+"""How this package talks to Redis: connections that survive, to whatever the URL says is there.
 
 redis-py's defaults are measured to be wrong for a registry (a paused server hangs one GET for
 59 s, non-idempotent commands are retried ten times, an unread reply may be handed to the next
@@ -8,45 +8,34 @@ retries live in :mod:`redis_registry.store.executor`, under one deadline per cal
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from enum import Enum
+import threading
+from collections.abc import Awaitable
 from typing import Any, Protocol, cast
 
 import redis
 import redis.asyncio
-from redis import exceptions as driver
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.asyncio.connection import parse_url as parse_async_url
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import parse_url  # pyright: ignore[reportUnknownVariableType]  untyped
+from redis.exceptions import MaxConnectionsError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from redis_registry.errors import (
-    AccessDenied,
-    ConfigurationError,
-    FormatMismatch,
-    KeyConflict,
-    LeaseLost,
-    OutOfMemory,
-    PartitionMismatch,
-    PoolExhausted,
-    RegistryError,
-    RegistryRefused,
-    RegistryUnavailable,
-)
-from redis_registry.settings import RegistrySettings, normal_url
-from redis_registry.wire.codec import FORMAT
+from redis_registry.errors import ConfigurationError
+from redis_registry.settings import RegistrySettings
+from redis_registry.store.cluster import AsyncCluster, SyncCluster
+from redis_registry.topology import Host, Topology
 
 __all__ = [
-    "DRIVER_ERRORS",
     "AsyncClient",
-    "Fault",
     "SyncClient",
     "async_client",
-    "classify",
     "is_fake",
     "sync_client",
     "sync_twin",
-    "translate",
 ]
 
 
@@ -78,36 +67,110 @@ CONNECT_SECS = 1.5
 """Longest wait for a connection. A packet that asks for one and is lost, in the network or because
 the server has no room for it, is sent again after 1 s: a wait of 1 s would end just before that."""
 
+SENTINEL_SECS = 0.5
+"""Longest wait for a Sentinel, which is near and has little to do; then the next one is asked."""
 
-def _options(settings: RegistrySettings) -> dict[str, Any]:
-    return {
+_SPOKEN: dict[str, Any] = {
+    "protocol": 2,
+    "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+}
+
+
+def _options(settings: RegistrySettings, url: dict[str, Any]) -> dict[str, Any]:
+    """What every connection is made with; ``url``: what the URL says, by the driver's names."""
+    options: dict[str, Any] = {
+        **_SPOKEN,
         "socket_connect_timeout": min(CONNECT_SECS, settings.socket_timeout_secs),
         "socket_keepalive": True,
-        "protocol": 2,
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "decode_responses": False,
         "client_name": "redis-registry",
         "max_connections": settings.max_connections,
+        **url,
+    }
+    if "path" in options:
+        del options["socket_keepalive"]
+    return options
+
+
+def _parsed(url: str, *, sync: bool) -> dict[str, Any]:
+    """What a URL says, by the driver's names.
+
+    Raises:
+        ConfigurationError: The driver can't read it.
+    """
+    try:
+        return dict(cast("Any", parse_url if sync else parse_async_url)(url))
+    except ValueError as error:
+        msg = f"not a Redis URL: {error}"
+        raise ConfigurationError(msg) from error
+
+
+def _for_sentinels(topology: Topology, url: dict[str, Any]) -> dict[str, Any]:
+    """How to talk to the Sentinels: as to the servers, but with credentials of their own."""
+    tls = {name: value for name, value in url.items() if name.startswith("ssl_")}
+    return {
+        **_SPOKEN,
+        **tls,
+        **dict(topology.credentials),
+        "ssl": "connection_class" in url,
+        "socket_timeout": SENTINEL_SECS,
+        "socket_connect_timeout": SENTINEL_SECS,
     }
 
 
-def async_client(settings: RegistrySettings) -> AsyncClient:
+def _of_master(url: dict[str, Any]) -> dict[str, Any]:
+    """What the URL says of the master, whose address the Sentinels know."""
+    left = {k: v for k, v in url.items() if k not in {"host", "port"}}
+    return {**left, "ssl": left.pop("connection_class", None) is not None}
+
+
+class _AsyncMaster(redis.asyncio.sentinel.SentinelConnectionPool):
+    """Connections to the master that the Sentinels name."""
+
+    async def aclose(self) -> None:
+        """Close those to the Sentinels too."""
+        await super().aclose()
+        manager = cast("Any", self.sentinel_manager)  # untyped
+        for sentinel in manager.sentinels:
+            await sentinel.aclose()
+
+
+def async_client(settings: RegistrySettings, *, waits: bool = False) -> AsyncClient:
     """A driver client for one event loop; connects on its first command.
 
     It has no timeout and no waiting of its own: the executor bounds each attempt and takes
     turns, in one place and at half the cost. With hiredis (the extra ``speed``) all calls share
     one pipelined connection; without, each has one of its own for its time.
+
+    Args:
+        settings: Where Redis is, timeouts.
+        waits: It is for commands that wait: of a Cluster each partition has a connection of
+            its own, for one command can't wait for several slots.
     """
-    url = normal_url(settings.url)
-    options = _options(settings)
-    if url.startswith("unix:"):
-        options.pop("socket_keepalive")
-    try:
-        pool = redis.asyncio.ConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
-            url, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=None, **options
+    topology = Topology.of(settings.url)
+    url = _parsed(topology.url, sync=False)
+    retry = AsyncRetry(NoBackoff(), 0)
+    options: dict[str, Any] = {"retry": retry, "socket_timeout": None}
+    if topology.kind == "sentinel":
+        sentinel = redis.asyncio.Sentinel(
+            topology.hosts,
+            sentinel_kwargs=_for_sentinels(topology, url) | {"retry": retry},
         )
-    except ValueError as error:
-        raise ConfigurationError(f"not a Redis URL: {error}") from error
+        made = _options(settings, _of_master(url)) | options
+        return _speaking(_AsyncMaster(topology.service, sentinel, **made), settings)
+
+    def node(host: Host) -> AsyncClient:
+        named = url | {"host": host[0], "port": host[1]}
+        made = _options(settings, named) | options
+        return _speaking(redis.asyncio.ConnectionPool(**made), settings)
+
+    if topology.kind == "cluster":
+        return AsyncCluster(topology.hosts, node, apart=waits)
+    pool = redis.asyncio.ConnectionPool(**_options(settings, url) | options)
+    return _speaking(pool, settings)
+
+
+def _speaking(pool: Any, settings: RegistrySettings) -> AsyncClient:
     try:
         from redis_registry.store.pipeline import PipelinedClient  # noqa: PLC0415
     except ModuleNotFoundError:
@@ -115,20 +178,68 @@ def async_client(settings: RegistrySettings) -> AsyncClient:
     return PipelinedClient(pool, patience_secs=settings.socket_timeout_secs / 2)
 
 
+class _SyncMaster:
+    """A client of the master that the Sentinels name; threads wait for a connection.
+
+    Args:
+        pool: redis-py's, which has no waiting of its own.
+        sentinel: Its Sentinels.
+        settings: How many connections, and how long to wait for one.
+    """
+
+    def __init__(self, pool: Any, sentinel: Any, settings: RegistrySettings) -> None:
+        self._sentinel = sentinel
+        self._client: Any = redis.Redis.from_pool(pool)
+        self._turns = threading.BoundedSemaphore(settings.max_connections)
+        self._secs = settings.socket_timeout_secs
+
+    def execute_command(self, *args: Any) -> Any:
+        """Send one command and return its reply."""
+        if not self._turns.acquire(timeout=self._secs):
+            msg = f"none came free within {self._secs:g} s"
+            raise MaxConnectionsError(msg)
+        try:
+            return self._client.execute_command(*args)
+        finally:
+            self._turns.release()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+        for sentinel in self._sentinel.sentinels:
+            sentinel.close()
+
+
 def sync_client(settings: RegistrySettings) -> SyncClient:
     """A driver client for any number of threads; connects on its first command."""
-    url = normal_url(settings.url)
-    options = _options(settings)
-    options["socket_timeout"] = options["timeout"] = settings.socket_timeout_secs
-    if url.startswith("unix:"):
-        options.pop("socket_keepalive")
-    try:
-        pool = redis.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
-            url, retry=Retry(NoBackoff(), 0), **options
+    topology = Topology.of(settings.url)
+    url = _parsed(topology.url, sync=True)
+    retry = Retry(NoBackoff(), 0)
+    options: dict[str, Any] = {
+        "retry": retry,
+        "socket_timeout": settings.socket_timeout_secs,
+    }
+    if topology.kind == "sentinel":
+        sentinel = redis.Sentinel(
+            topology.hosts,
+            sentinel_kwargs=_for_sentinels(topology, url) | {"retry": retry},
         )
-    except ValueError as error:
-        raise ConfigurationError(f"not a Redis URL: {error}") from error
-    return cast("SyncClient", redis.Redis.from_pool(pool))
+        made = _options(settings, _of_master(url)) | options
+        pool = redis.sentinel.SentinelConnectionPool(topology.service, sentinel, **made)
+        return _SyncMaster(pool, sentinel, settings)
+
+    def node(host: Host) -> SyncClient:
+        return one(url | {"host": host[0], "port": host[1]})
+
+    def one(said: dict[str, Any]) -> SyncClient:
+        made = _options(settings, said) | options
+        made["timeout"] = settings.socket_timeout_secs
+        pool = cast("Any", redis.BlockingConnectionPool)(**made)  # a float will do
+        return cast("SyncClient", redis.Redis.from_pool(pool))
+
+    if topology.kind == "cluster":
+        return SyncCluster(topology.hosts, node)
+    return one(url)
 
 
 def is_fake(client: object) -> bool:
@@ -171,193 +282,3 @@ def sync_twin(client: AsyncClient) -> SyncClient:
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         ),
     )
-
-
-class Fault(Enum):
-    """What a failure says about the call."""
-
-    NOT_APPLIED = "not applied"
-    """Redis refused for now, and did nothing."""
-
-    UNKNOWN = "unknown"
-    """No telling whether it was executed; every script may simply be repeated."""
-
-    PERMANENT = "permanent"
-    """It will be refused however often it is asked."""
-
-    NO_SCRIPT = "no script"
-    """The server doesn't have the script; send its text."""
-
-    FOREIGN = "foreign"
-    """Not the driver's at all: a bug, to be raised as it is."""
-
-
-DRIVER_ERRORS = (driver.RedisError, OSError, TypeError, AttributeError)
-"""All that a command may raise because of the server or the connection."""
-
-
-_FOR_NOW = (
-    "LOADING",
-    "READONLY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "NOREPLICAS",
-    "BUSY",
-    "MISCONF",
-)
-
-
-def _says(error: Exception, *words: str) -> bool:
-    """Whether Redis's error code is one of ``words``.
-
-    Redis 6.2 hides an inner error in the text, and redis-py strips codes that it knows.
-    """
-    text = str(error)
-    return text.startswith(words) or any(f"-{word} " in text for word in words)
-
-
-def classify(error: Exception) -> Fault:
-    """Sort a driver's exception by the first row that fits."""
-    for kinds, fault in _FAULTS:
-        if isinstance(error, kinds):
-            return fault
-    if isinstance(error, driver.RedisError):
-        return Fault.NOT_APPLIED if _says(error, *_FOR_NOW) else Fault.PERMANENT
-    return Fault.UNKNOWN if _from_transport(error) else Fault.FOREIGN
-
-
-# In this order: the driver derives the first rows from its ConnectionError.
-_FAULTS: tuple[tuple[tuple[type[Exception], ...], Fault], ...] = (
-    ((driver.NoScriptError,), Fault.NO_SCRIPT),
-    (
-        (
-            driver.AuthenticationError,
-            driver.AuthorizationError,
-            driver.MaxConnectionsError,
-        ),
-        Fault.PERMANENT,
-    ),
-    ((driver.BusyLoadingError, driver.ReadOnlyError), Fault.NOT_APPLIED),
-    ((driver.ConnectionError, driver.TimeoutError, OSError), Fault.UNKNOWN),
-)
-
-
-def _from_transport(error: Exception) -> bool:
-    """CPython 3.12+ raises these from a write on a connection the peer closed (redis-py #4287)."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    name = trace.tb_frame.f_code.co_filename if trace else ""
-    return "asyncio" in name or "redis/asyncio" in name
-
-
-def translate(error: Exception, what: str, where: str) -> RegistryError:
-    """Our error for a driver's; to be raised ``from`` it.
-
-    Args:
-        error: What the driver raised.
-        what: The operation, for the message.
-        where: The server, for the message (no password in it).
-    """
-    text = str(error) or type(error).__name__
-    for matches, build in _TRANSLATIONS:
-        if matches(error):
-            return build(text, what, where)
-    return RegistryRefused(f"{what}: Redis at {where} refused: {text}")
-
-
-def _is(*kinds: type[Exception]) -> Callable[[Exception], bool]:
-    return lambda error: isinstance(error, kinds)
-
-
-def _code(*words: str) -> Callable[[Exception], bool]:
-    return lambda error: (
-        isinstance(error, driver.ResponseError) and _says(error, *words)
-    )
-
-
-def _denied(text: str, what: str, where: str) -> RegistryError:
-    return AccessDenied(
-        f"{what}: Redis at {where} denies access: {text}. Check user, password and the ACL rules "
-        "(docs/how-to/operate.md lists the commands needed)"
-    )
-
-
-def _partitions(text: str, what: str, where: str) -> RegistryError:
-    recorded = int(text.split()[1])
-    return PartitionMismatch(
-        f"{what}: the namespace at {where} has {recorded} partitions on record; "
-        "leave partitions unset to adopt that",
-        recorded,
-    )
-
-
-_TRANSLATIONS: tuple[
-    tuple[Callable[[Exception], bool], Callable[[str, str, str], RegistryError]], ...
-] = (
-    (
-        _is(driver.MaxConnectionsError),
-        lambda text, what, where: PoolExhausted(
-            f"{what}: every connection to {where} is busy: raise max_connections ({text})"
-        ),
-    ),
-    (
-        _is(
-            driver.AuthenticationError,
-            driver.AuthorizationError,
-            driver.NoPermissionError,
-        ),
-        _denied,
-    ),
-    (
-        _code("NOPERM", "WRONGPASS", "NOAUTH", "ACL failure", "The user executing"),
-        _denied,
-    ),
-    (
-        _is(
-            driver.ConnectionError,
-            driver.TimeoutError,
-            OSError,
-            TypeError,
-            AttributeError,
-        ),
-        lambda text, what, where: RegistryUnavailable(
-            f"{what}: no answer from Redis at {where}: {text}"
-        ),
-    ),
-    (
-        _code(*_FOR_NOW),
-        lambda text, what, where: RegistryUnavailable(
-            f"{what}: Redis at {where} is not ready: {text}"
-        ),
-    ),
-    (
-        lambda error: isinstance(error, driver.OutOfMemoryError) or _says(error, "OOM"),
-        lambda _text, what, where: OutOfMemory(
-            f"{what}: Redis at {where} is at maxmemory and takes nothing new; heartbeats and sweeps "
-            "go on. Raise maxmemory, or remove instances"
-        ),
-    ),
-    (
-        _code("RRFENCED"),
-        lambda text, what, _where: LeaseLost(
-            f"{what}: the lease has passed on ({text.partition(' ')[2]})"
-        ),
-    ),
-    (
-        _code("RRFORMAT"),
-        lambda text, what, where: FormatMismatch(
-            f"{what}: the records at {where} are of format {text.split()[1]}, this release speaks "
-            f"{FORMAT}: run the same release everywhere, or use another namespace"
-        ),
-    ),
-    (_code("RRPARTITIONS"), _partitions),
-    (
-        lambda error: "WRONGTYPE" in str(error),
-        lambda text, what, where: KeyConflict(
-            f"{what}: a key of the registry at {where} holds something else; nothing was changed. "
-            f"Use another prefix or namespace ({text})"
-        ),
-    ),
-)

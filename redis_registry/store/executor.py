@@ -17,20 +17,18 @@ from typing import Any, NamedTuple, TypeVar
 from redis_registry.errors import PoolExhausted, RegistryClosed, RegistryUnavailable
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import (
-    DRIVER_ERRORS,
     AsyncClient,
-    Fault,
     SyncClient,
     async_client,
-    classify,
     is_fake,
     sync_client,
     sync_twin,
-    translate,
 )
+from redis_registry.store.faults import DRIVER_ERRORS, Fault, classify, translate
 from redis_registry.store.operations import Call, Command, Operation
-from redis_registry.store.retrying import Policy, place
+from redis_registry.store.retrying import Policy
 from redis_registry.telemetry import DEAF, Telemetry
+from redis_registry.topology import Topology
 
 __all__ = ["AsyncExecutor", "SyncExecutor"]
 
@@ -59,6 +57,9 @@ class AsyncExecutor:
         settings: Where Redis is, timeouts.
         client: A ready ``redis.asyncio`` client to use instead of own connections.
         telemetry: Who is told of retries.
+
+    Attributes:
+        spread: Partitions may live on several servers: one command can't wait for all of them.
     """
 
     def __init__(
@@ -70,11 +71,16 @@ class AsyncExecutor:
     ) -> None:
         self._given = client
         self._lanes: dict[asyncio.AbstractEventLoop, dict[str, _Lane]] = {}
-        where = "the given client's server" if client else place(settings.url)
+        where = (
+            "the given client's server" if client else Topology.of(settings.url).where
+        )
         self._policy = Policy(
             settings, where=where, fake=is_fake(client), telemetry=telemetry
         )
         self._closed = False
+        self.spread = hasattr(client, "nodes_manager") or (
+            client is None and Topology.of(settings.url).kind == "cluster"
+        )
 
     @property
     def where(self) -> str:
@@ -103,7 +109,7 @@ class AsyncExecutor:
         if lane is None:
             settings = self._policy.settings
             lane = lanes[name] = _Lane(
-                self._given or async_client(settings),
+                self._given or async_client(settings, waits=name == "wait"),
                 asyncio.Semaphore(settings.max_connections),
             )
         return lane
@@ -273,7 +279,9 @@ class SyncExecutor:
         self._twin_of = twin_of
         self._clients: dict[str, SyncClient] = {}
         self._lock = threading.Lock()
-        where = "the given client's server" if twin_of else place(settings.url)
+        where = (
+            "the given client's server" if twin_of else Topology.of(settings.url).where
+        )
         self._policy = Policy(
             settings, where=where, fake=is_fake(twin_of), telemetry=telemetry
         )

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import hiredis  # the extra ``speed``
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, ReadOnlyError
 
 __all__ = ["PipelinedClient"]
 
@@ -63,6 +63,7 @@ class _Link(asyncio.Protocol):
         """Hand replies to those who wait, in order."""
         self._heard = self._loop.time()
         self._reader.feed(data)
+        demoted = False
         try:
             while (reply := self._reader.gets()) is not False:  # RESP2 has no False
                 future = self._waiting.popleft()
@@ -70,8 +71,12 @@ class _Link(asyncio.Protocol):
                     continue  # its caller has given up
                 if isinstance(reply, Exception):
                     future.set_exception(reply)
+                    if isinstance(reply, ReadOnlyError):
+                        demoted = True
                 else:
                     future.set_result(reply)
+            if demoted:  # the master is somebody else now: ask Sentinel, or the Cluster
+                self.abort("this server is a replica now")
         except (InvalidResponse, IndexError) as error:
             self.abort(f"not a reply of Redis: {error}")
 
@@ -131,6 +136,20 @@ class PipelinedClient:
                 link.abort("no answer; the connection was given up")
             raise
 
+    async def ask(self, *args: Any) -> Any:
+        """Send one command to a node that is taking its slot over.
+
+        Raises:
+            redis.RedisError: As redis-py does.
+        """
+        link = self._link
+        if link is None or not link.open:
+            link = await self._connect()
+        link.send(("ASKING",)).add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )
+        return await link.send(args)  # nothing can come in between
+
     async def _connect(self) -> _Link:
         """The open link; one caller makes it, the others wait for that."""
         async with self._connecting:
@@ -152,3 +171,4 @@ class PipelinedClient:
         if self._link is not None:
             self._link.abort(_CLOSED)
             await self._link.ended
+        await self._pool.aclose()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import random
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.calls import Call, Command
-from redis_registry.store.client import Fault, classify, translate
+from redis_registry.store.faults import Fault, classify, translate
 from redis_registry.store.scripts import Script
 from redis_registry.telemetry import Telemetry
 
-__all__ = ["Policy", "backoff", "place"]
+__all__ = ["Policy", "backoff"]
 
 _log = logging.getLogger(__name__)
 
@@ -25,14 +24,6 @@ def backoff(attempt: int) -> float:
     """Full jitter: anything up to 20 ms doubled per attempt, at most 0.5 s."""
     most = min(BACKOFF_MOST_SECS, BACKOFF_FIRST_SECS * 2 ** min(attempt, 10))
     return random.uniform(0, most)  # noqa: S311  not a secret
-
-
-def place(url: str) -> str:
-    """Where a URL points, without the password."""
-    parts = urlsplit(url)
-    if parts.hostname is None:
-        return parts.path or "?"
-    return f"{parts.hostname}:{parts.port or 6379}"
 
 
 class Policy:

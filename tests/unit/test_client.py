@@ -6,8 +6,7 @@ import pytest
 from redis import exceptions as driver
 
 from redis_registry import errors
-from redis_registry.settings import normal_url
-from redis_registry.store.client import Fault, classify, translate
+from redis_registry.store.faults import Fault, classify, translate
 from redis_registry.store.retrying import BACKOFF_MOST_SECS, backoff
 
 CASES: list[tuple[Exception, Fault, type[errors.RegistryError]]] = [
@@ -17,6 +16,9 @@ CASES: list[tuple[Exception, Fault, type[errors.RegistryError]]] = [
     (driver.BusyLoadingError("LOADING"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
     (driver.ReadOnlyError("READONLY"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
     (driver.ResponseError("TRYAGAIN x"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
+    (driver.TryAgainError("Multiple"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
+    (driver.ClusterDownError("down"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
+    (driver.MovedError("7 h:1"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
     (driver.ResponseError("MISCONF x"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
     (driver.ResponseError("BUSY x"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
     (
@@ -63,9 +65,3 @@ def test_backoff_has_full_jitter_and_a_bound() -> None:
     drawn = [backoff(attempt) for attempt in range(50) for _ in range(20)]
     assert 0 <= min(drawn) < 0.02
     assert 0.3 < max(drawn) <= BACKOFF_MOST_SECS
-
-
-def test_valkey_urls_are_redis_urls() -> None:
-    assert normal_url("valkey://h:1/2") == "redis://h:1/2"
-    assert normal_url("valkeys://u:p@h:1") == "rediss://u:p@h:1"
-    assert normal_url("unix:///run/redis.sock?db=1") == "unix:///run/redis.sock?db=1"

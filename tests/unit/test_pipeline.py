@@ -13,7 +13,8 @@ import pytest
 from redis_registry import RedisModelRegistry, RegistryClosed, RegistryUnavailable
 from redis_registry.embedded import EmbeddedServer
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.client import DRIVER_ERRORS, AsyncClient, async_client
+from redis_registry.store.client import AsyncClient, async_client
+from redis_registry.store.faults import DRIVER_ERRORS
 from tests.conftest import SLOW, Server
 from tests.helpers import instance, instances, until
 

@@ -61,8 +61,8 @@ def test_bad_settings_are_refused_by_name(wrong: dict[str, Any], says: str) -> N
     ("url", "says"),
     [
         ("http://localhost", "can't connect to 'http' URLs"),
-        ("redis+sentinel://h/x", "Sentinel and Cluster are planned"),
-        ("", "an empty"),
+        ("redis+sentinel://h", "which master?"),
+        ("", "can't connect to such URLs"),
     ],
 )
 def test_bad_urls_are_refused_with_the_schemes_there_are(url: str, says: str) -> None:

@@ -3,7 +3,8 @@
 It reads the streams of all partitions with one blocking command, sees to it that no revision is
 missing, and asks at least once a second who is overdue. What it finds goes to its followers at
 once, in order. Where revisions are missing, or the epoch is another one, they are told to read
-anew: there is no silent gap (promise R2).
+anew: there is no silent gap (promise R2). Of a Cluster each partition has a strand of its own, for
+one command can't wait for several slots, and a node that is away holds up nobody else's news.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from redis_registry.errors import RegistryError
 from redis_registry.store.executor import AsyncExecutor
@@ -74,6 +75,30 @@ class TailFollower(Protocol):
         ...
 
 
+@dataclass(eq=False)
+class _Strand:
+    """Partitions whose news one command waits for.
+
+    Attributes:
+        partitions: Which ones.
+        ahead: Revisions that are known to have been reached, and were not read yet.
+        next_check: When to ask again who is overdue, by the monotonic clock.
+        error: Why it does not get on.
+        placed: It is known where all of them stand.
+    """
+
+    partitions: range
+    ahead: dict[int, int] = field(default_factory=dict[int, int])
+    next_check: float = 0.0
+    error: RegistryError | None = None
+    placed: bool = False
+
+    def hurry_in(self, secs: float) -> None:
+        """Have the next look in that time at the latest."""
+        secs = max(secs, CHECK_LEAST_SECS)
+        self.next_check = min(self.next_check, time.monotonic() + secs)
+
+
 class Tail:
     """Reads what changes, for ever, whatever Redis does.
 
@@ -85,29 +110,24 @@ class Tail:
         places: How far each partition has been read; empty before the first answer.
         confirmed: When each partition was last known to be up to date (``time.monotonic``).
         heard: Of each partition the last answer to who is overdue, and when it came.
-        error: Why it does not get on at the moment.
     """
 
     def __init__(self, operations: Operations, executor: AsyncExecutor) -> None:
         self.places: dict[int, Place] = {}
         self.confirmed: dict[int, float] = {}
         self.heard: dict[int, tuple[Overdue, float]] = {}
-        self.error: RegistryError | None = None
         self._operations = operations
         self._executor = executor
         self._followers: list[TailFollower] = []
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
-        self._ahead: dict[int, int] = {}
         self._partitions = 0  # 0: where not all of them stand is known yet
-        self._next_check = 0.0
+        self._strands = [_Strand(range(0))]
 
     def add(self, follower: TailFollower) -> None:
         """Begin to tell somebody; the first one starts the tail on the running loop."""
         self._followers.append(follower)
         if self._task is None:
-            self.heard.clear()
-            self.places.clear()  # kept at the end, for views that are still read
             self.heard.clear()
             self.places.clear()  # kept at the end, for views that are still read
             self._task = asyncio.get_running_loop().create_task(
@@ -153,21 +173,48 @@ class Tail:
 
     def hurry(self) -> None:
         """Have the next look at the partitions soon."""
-        self._next_check = 0.0
+        for strand in self._strands:
+            strand.next_check = 0.0
+
+    @property
+    def error(self) -> RegistryError | None:
+        """Why it does not get on at the moment."""
+        return next(filter(None, (strand.error for strand in self._strands)), None)
 
     async def _run(self) -> None:
+        first = self._strands = [_Strand(range(0))]
+        await self._keep_on(first[0], self._split)
+        async with asyncio.TaskGroup() as group:
+            for strand in self._strands:
+                group.create_task(
+                    self._keep_on(strand, lambda one=strand: self._follow(one)),
+                    name=f"redis-registry tail {strand.partitions}",
+                )
+
+    async def _split(self) -> None:
+        """Learn how many partitions there are, and who waits for which."""
+        partitions = await self._executor.run(self._operations.join())
+        each = 1 if self._executor.spread else partitions
+        self._strands = [
+            _Strand(range(first, first + each)) for first in range(0, partitions, each)
+        ]
+
+    async def _keep_on(
+        self, strand: _Strand, what: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Do it until it is done, whatever Redis does."""
         attempt = 0
         while True:
             try:
-                await self._follow()
+                return await what()
             except RegistryError as error:
-                attempt = attempt + 1 if self.error else 0
-                if self.error is None:
+                attempt = attempt + 1 if strand.error else 0
+                if strand.error is None:
                     _log.warning(
                         "can't follow the registry, trying again; views keep what they know",
                         extra={"redis": self._executor.where, "why": str(error)},
                     )
-                self.error = error
+                strand.error = error
             except Exception:  # noqa: BLE001  a follower's mistake must not end the rest
                 _log.exception("following the registry failed, trying again")
                 attempt += 1
@@ -175,14 +222,15 @@ class Tail:
             most = min(BACKOFF_MOST_SECS, 0.05 * 2 ** min(attempt, 10))
             await asyncio.sleep(random.uniform(most / 10, most))  # noqa: S311  jitter
 
-    async def _follow(self) -> None:
-        partitions = await self._executor.run(self._operations.join())
+    async def _follow(self, strand: _Strand) -> None:
         while True:
-            for partition in range(partitions):
-                await self._check(partition)
-            self._partitions = partitions
-            if self.error is not None:
-                self.error = None
+            for partition in strand.partitions:
+                await self._check(strand, partition)
+            strand.placed = True
+            if all(one.placed for one in self._strands):
+                self._partitions = len(self.places)
+            if strand.error is not None:
+                strand.error = None
                 _log.info(
                     "following the registry again",
                     extra={"redis": self._executor.where},
@@ -190,51 +238,46 @@ class Tail:
             self._tell_moved()
             left = CHECK_LEAST_SECS
             while left > 0:
-                after = {p: place.revision for p, place in self.places.items()}
+                after = {p: self.places[p].revision for p in strand.partitions}
                 waiting = self._operations.tail(after, min(left, CHECK_SECS))
-                self._dispatch(await self._executor.wait(waiting))
-                left = self._next_check - time.monotonic()
+                self._dispatch(strand, await self._executor.wait(waiting))
+                left = strand.next_check - time.monotonic()
 
-    async def _check(self, partition: int) -> None:
+    async def _check(self, strand: _Strand, partition: int) -> None:
         """Ask where a partition stands and who of it is overdue."""
-        if partition == 0:
-            self._next_check = time.monotonic() + CHECK_SECS
+        if partition == strand.partitions[0]:
+            strand.next_check = time.monotonic() + CHECK_SECS
         asked = time.monotonic()
         found = await self._executor.run(
             self._operations.overdue(partition), deadline_secs=CHECK_SECS
         )
         here = self.places.get(partition)
-        self._ahead.pop(partition, None)
+        strand.ahead.pop(partition, None)
         if here is None:
             self.places[partition] = Place(found.epoch, found.revision)
             self.confirmed[partition] = asked
         elif here.epoch != found.epoch or here.revision > found.revision:
             self._lose(partition, Place(found.epoch, found.revision), Lost.EPOCH)
         elif here.revision < found.revision:
-            self._ahead[partition] = found.revision
+            strand.ahead[partition] = found.revision
         else:
             self.confirmed[partition] = asked
         self.heard[partition] = found, time.monotonic()
         for follower in list(self._followers):
             follower.judge(partition, found)
         if found.members:  # a heartbeat brings them back, and that is no event
-            self.hurry_in(self._operations.settings.heartbeat_timeout_secs / 10)
+            strand.hurry_in(self._operations.settings.heartbeat_timeout_secs / 10)
         if found.wait_us >= 0:
-            self.hurry_in(found.wait_us / 1_000_000 + 0.001)
+            strand.hurry_in(found.wait_us / 1_000_000 + 0.001)
 
-    def hurry_in(self, secs: float) -> None:
-        """Have the next look in that time at the latest."""
-        secs = max(secs, CHECK_LEAST_SECS)
-        self._next_check = min(self._next_check, time.monotonic() + secs)
-
-    def _dispatch(self, entries: Sequence[Entry]) -> None:
+    def _dispatch(self, strand: _Strand, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self._take(entry)
         if not entries:
-            self._miss_what_is_ahead()
+            self._miss_what_is_ahead(strand)
         now = time.monotonic()
-        for partition, place in self.places.items():
-            if place.revision >= self._ahead.get(partition, 0):
+        for partition in strand.partitions:
+            if self.places[partition].revision >= strand.ahead.get(partition, 0):
                 self.confirmed[partition] = now
         self._tell_moved()
 
@@ -250,9 +293,9 @@ class Tail:
             for follower in list(self._followers):
                 follower.take(entry)
 
-    def _miss_what_is_ahead(self) -> None:
+    def _miss_what_is_ahead(self, strand: _Strand) -> None:
         """Nothing came: then what is known to have happened can't be read any more."""
-        for partition, revision in self._ahead.items():
+        for partition, revision in strand.ahead.items():
             here = self.places[partition]
             if here.revision < revision:
                 self._lose(partition, Place(here.epoch, revision), Lost.TRIMMED)

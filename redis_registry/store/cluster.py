@@ -1,0 +1,305 @@
+"""A Cluster, as far as we need it: every call of ours is about keys of one slot.
+
+redis-py's own client loses calls while a slot moves (ASK to a node it does not know, a busy
+connection between ASKING and the command) and gives up ten tries within 0.13 s. Here a call goes
+to the slot's node, follows what the nodes answer, and leaves repeating to the executor, under the
+call's one deadline; the map of slots is read anew by one caller for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import AskError, ClusterDownError, MovedError
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import TimeoutError as TimedOut
+
+from redis_registry.topology import Host
+
+__all__ = ["AsyncCluster", "SlotMap", "SyncCluster", "key_of"]
+
+MOST_REDIRECTS = 5
+"""Answers of the kind "elsewhere" that one attempt follows; a sixth is left to the next."""
+
+REFRESH_LEAST_SECS = 0.05
+"""From one reading of the map to the next, while calls fail."""
+
+ANSWER_SECS = 1.0
+"""How long a node is given to tell the map; then the next one is asked."""
+
+_LOST = (Disconnected, TimedOut, OSError, ClusterDownError)
+
+
+def key_of(command: Sequence[Any]) -> str | bytes:
+    """The first key of one of the commands that we send."""
+    name = str(command[0]).upper()
+    if name in {"EVAL", "EVALSHA"}:
+        return command[3]
+    if name == "XREAD":
+        words = [str(word).upper() for word in command]
+        return command[words.index("STREAMS") + 1]
+    return command[1]
+
+
+class SlotMap:
+    """Which node serves which slot, as far as it is known. Pure.
+
+    Args:
+        hosts: Nodes to ask at first.
+
+    Attributes:
+        stale: It may be wrong, or is empty: read it anew before it is used.
+    """
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self.stale = True
+        self._first = list(hosts)
+        self._owners: list[Host | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._nodes: set[Host] = set()
+        self._read_at = float("-inf")
+
+    def owner(self, slot: int) -> Host | None:
+        """The node of a slot."""
+        return self._owners[slot]
+
+    def moved(self, slot: int, host: Host) -> None:
+        """A node said where a slot is now; others may have moved too."""
+        self._owners[slot] = host
+        self.stale = True
+
+    def due(self) -> float:
+        """How long to wait before it may be read anew, in seconds."""
+        return max(self._read_at + REFRESH_LEAST_SECS - time.monotonic(), 0.0)
+
+    def to_ask(self) -> list[Host]:
+        """Whom to ask for it: the nodes last heard of and the first ones, in any order."""
+        known = list(self._nodes)
+        random.shuffle(known)
+        return known + [host for host in self._first if host not in self._nodes]
+
+    def take(self, reply: Sequence[Any], asked: Host) -> None:
+        """What a node answered to CLUSTER SLOTS."""
+        self._read_at = time.monotonic()
+        nodes: set[Host] = set()
+        owners: list[Host | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        for first, last, *servers in reply:
+            hosts = [_host(server, asked) for server in servers]
+            nodes.update(hosts)
+            for slot in range(int(first), int(last) + 1):
+                owners[slot] = hosts[0]
+        if nodes:
+            self._owners, self._nodes, self.stale = owners, nodes, False
+
+
+def _host(server: Sequence[Any], asked: Host) -> Host:
+    """Its address; a node that does not know its own is the one that was asked."""
+    name, port = server[0], int(server[1])
+    text = name.decode() if isinstance(name, bytes) else (name or "")
+    return (asked[0] if text in {"", "?"} else text), port
+
+
+def _redirect(error: AskError, host: Host) -> Host:
+    told = cast("Any", error)  # untyped
+    return (told.host or host[0]), int(told.port)
+
+
+def _nobody(slot: int) -> ClusterDownError:
+    return ClusterDownError(f"no node serves slot {slot}")
+
+
+class AsyncCluster:
+    """Commands of one event loop.
+
+    Args:
+        hosts: Nodes to learn the others from.
+        connect: Makes a client of a node; it connects on its first command.
+        apart: Each first key has connections of its own, for commands that wait.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        connect: Callable[[Host], Any],
+        *,
+        apart: bool = False,
+    ) -> None:
+        self._map = SlotMap(hosts)
+        self._connect = connect
+        self._apart = apart
+        self._clients: dict[tuple[Host, str | bytes], Any] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def _client(self, host: Host, key: str | bytes = "") -> Any:
+        if self._closed:
+            msg = "the registry was closed"
+            raise Disconnected(msg)
+        place = host, (key if self._apart else "")
+        client = self._clients.get(place)
+        if client is None:
+            client = self._clients[place] = self._connect(host)
+        return client
+
+    async def execute_command(self, *args: Any) -> Any:
+        """Send one command to its slot's node, and await its reply.
+
+        Raises:
+            redis.RedisError: As redis-py does.
+        """
+        key = key_of(args)
+        slot = key_slot(key.encode() if isinstance(key, str) else key)
+        if self._map.stale:
+            await self._read_map()
+        host, asking = self._map.owner(slot), False
+        if host is None:
+            self._map.stale = True
+            raise _nobody(slot)
+        for _ in range(MOST_REDIRECTS):
+            try:
+                return await _send(self._client(host, key), args, asking=asking)
+            except MovedError as error:
+                host, asking = _redirect(error, host), False
+                self._map.moved(slot, host)
+            except AskError as error:
+                host, asking = _redirect(error, host), True
+            except (*_LOST, asyncio.CancelledError):
+                self._map.stale = True
+                raise
+        msg = f"slot {slot} is sent from node to node"
+        raise ClusterDownError(msg)
+
+    async def _read_map(self) -> None:
+        """Read the map; one caller does it, the others wait for that."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.get_running_loop().create_task(
+                self._ask_all(), name="redis-registry slots"
+            )
+            self._reading.add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )
+        await asyncio.shield(self._reading)
+
+    async def _ask_all(self) -> None:
+        await asyncio.sleep(self._map.due())
+        last: Exception | None = None
+        for host in self._map.to_ask():
+            try:
+                async with asyncio.timeout(ANSWER_SECS):
+                    reply = await self._client(host).execute_command("CLUSTER", "SLOTS")
+            except (*_LOST, TimeoutError) as error:
+                last = error
+            else:
+                self._map.take(reply, host)
+                return
+        msg = f"no node of the Cluster tells its slots: {last}"
+        raise Disconnected(msg) from last
+
+    async def aclose(self) -> None:
+        """Close all connections; calls under way fail."""
+        self._closed = True
+        if self._reading is not None and not self._reading.done():
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        for client in self._clients.values():
+            await client.aclose()
+
+
+async def _send(client: Any, args: Sequence[Any], *, asking: bool) -> Any:
+    if not asking:
+        return await client.execute_command(*args)
+    if hasattr(client, "ask"):
+        return await client.ask(*args)
+    pipe = client.pipeline(transaction=False)  # one connection, and nothing in between
+    pipe.execute_command("ASKING")
+    pipe.execute_command(*args)
+    return (await pipe.execute())[1]
+
+
+class SyncCluster:
+    """Commands of any number of threads; as :class:`AsyncCluster`.
+
+    Args:
+        hosts: Nodes to learn the others from.
+        connect: Makes a client of a node; it connects on its first command.
+    """
+
+    def __init__(self, hosts: Sequence[Host], connect: Callable[[Host], Any]) -> None:
+        self._map = SlotMap(hosts)
+        self._connect = connect
+        self._clients: dict[Host, Any] = {}
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+
+    def _client(self, host: Host) -> Any:
+        with self._lock:
+            client = self._clients.get(host)
+            if client is None:
+                client = self._clients[host] = self._connect(host)
+            return client
+
+    def execute_command(self, *args: Any) -> Any:
+        """Send one command to its slot's node, and return its reply.
+
+        Raises:
+            redis.RedisError: As redis-py does.
+        """
+        key = key_of(args)
+        slot = key_slot(key.encode() if isinstance(key, str) else key)
+        if self._map.stale:
+            self._read_map()
+        host, asking = self._map.owner(slot), False
+        if host is None:
+            self._map.stale = True
+            raise _nobody(slot)
+        for _ in range(MOST_REDIRECTS):
+            try:
+                return self._send(host, args, asking=asking)
+            except MovedError as error:
+                host, asking = _redirect(error, host), False
+                self._map.moved(slot, host)
+            except AskError as error:
+                host, asking = _redirect(error, host), True
+            except _LOST:
+                self._map.stale = True
+                raise
+        msg = f"slot {slot} is sent from node to node"
+        raise ClusterDownError(msg)
+
+    def _send(self, host: Host, args: Sequence[Any], *, asking: bool) -> Any:
+        client = self._client(host)
+        if not asking:
+            return client.execute_command(*args)
+        pipe = client.pipeline(transaction=False)
+        pipe.execute_command("ASKING")
+        pipe.execute_command(*args)
+        return pipe.execute()[1]
+
+    def _read_map(self) -> None:
+        with self._reading:
+            if not self._map.stale:  # another thread has read it meanwhile
+                return
+            time.sleep(self._map.due())
+            last: Exception | None = None
+            for host in self._map.to_ask():
+                try:
+                    reply = self._client(host).execute_command("CLUSTER", "SLOTS")
+                except _LOST as error:
+                    last = error
+                else:
+                    self._map.take(reply, host)
+                    return
+        msg = f"no node of the Cluster tells its slots: {last}"
+        raise Disconnected(msg) from last
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()

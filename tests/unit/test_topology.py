@@ -1,0 +1,90 @@
+"""Where Redis is, as a URL says it."""
+
+from __future__ import annotations
+
+import pytest
+
+from redis_registry import ConfigurationError
+from redis_registry.store.cluster import SlotMap, key_of
+from redis_registry.topology import Topology
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "where"),
+    [
+        ("redis://h", "redis://h", "h:6379"),
+        ("redis://", "redis://", "localhost:6379"),
+        ("valkey://h:1/2", "redis://h:1/2", "h:1"),
+        ("valkeys://u:p@h:1", "rediss://u:p@h:1", "h:1"),
+        ("rediss://[::1]:7/0?ssl_cert_reqs=none", None, "::1:7"),
+        ("unix:///run/redis.sock?db=1", None, "/run/redis.sock"),
+    ],
+)
+def test_one_server(url: str, driver: str | None, where: str) -> None:
+    found = Topology.of(url)
+    assert (found.kind, found.url, found.where) == ("server", driver or url, where)
+
+
+def test_sentinels_and_the_master_they_know() -> None:
+    found = Topology.of(
+        "rediss+sentinel://me:s%40cret@a:1,b,[::1]:3/my%20master/2"
+        "?sentinel_password=x%26y&ssl_ca_certs=/ca.pem"
+    )
+    assert (found.kind, found.service) == ("sentinel", "my master")
+    assert found.hosts == (("a", 1), ("b", 26379), ("::1", 3))
+    assert found.url == "rediss://me:s%40cret@a:1/2?ssl_ca_certs=%2Fca.pem"
+    assert found.credentials == (("password", "x&y"),)
+    assert "cret" not in found.where
+    assert Topology.of("valkey+sentinel://a/m").url == "redis://a:26379/"
+
+
+def test_nodes_of_a_cluster() -> None:
+    found = Topology.of("redis+cluster://:pw@a,b:7001")
+    assert (found.kind, found.hosts) == ("cluster", (("a", 6379), ("b", 7001)))
+    assert found.url == "redis://:pw@a:6379/"
+    assert Topology.of("redis+cluster://a/0").where == "the Cluster a:6379"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "can't connect to such URLs"),
+        ("http://x", "can't connect to 'http' URLs"),
+        ("redis+ha://x", "redis.sentinel"),
+        ("unix+cluster:///x", "can't connect"),
+        ("redis://a,b", "names one server, and here are 2 hosts"),
+        ("redis+sentinel://a:26379", "which master?"),
+        ("redis+cluster://", "at least one host"),
+        ("redis+cluster://a/3", "only database 0"),
+        ("redis+sentinel://a/m/x", "no number of a database"),
+        ("redis://h:port", "not a Redis URL"),
+        ("redis+cluster://h:99999", "not a Redis URL"),
+        ("redis+cluster://:1", "no host"),
+    ],
+)
+def test_what_is_wrong_is_said(url: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Topology.of(url)
+
+
+def test_the_first_key_of_each_command() -> None:
+    assert key_of(["EVALSHA", "sha", 2, "a", "b", "x"]) == "a"
+    assert key_of(["HMGET", "a", "f"]) == "a"
+    assert key_of(["XREAD", "BLOCK", 5, "COUNT", 1, "STREAMS", "a", "0-0"]) == "a"
+    assert key_of(["XRANGE", "a", "-", "+"]) == "a"
+
+
+def test_a_map_of_slots_follows_what_nodes_say() -> None:
+    found = SlotMap([("first", 1)])
+    assert (found.stale, found.owner(0), found.to_ask()) == (True, None, [("first", 1)])
+    node, replica, unnamed = [b"n", 2, b"id"], [b"r", 3, b"id"], [b"", 4, b"id"]
+    found.take([[0, 99, node, replica], [100, 100, unnamed]], ("asked", 1))
+    assert found.owner(99) == ("n", 2)
+    assert found.owner(100) == ("asked", 4), "it does not know its own address"
+    assert found.owner(101) is None
+    assert set(found.to_ask()) == {("n", 2), ("r", 3), ("asked", 4), ("first", 1)}
+    assert not found.stale
+    found.moved(99, ("new", 9))
+    assert (found.owner(99), found.stale) == (("new", 9), True)
+    found.take([], ("asked", 1))
+    assert found.owner(99) == ("new", 9), "an empty answer is no news"
