@@ -43,6 +43,14 @@ TOGETHER = 8
 """Calls of one operation that are under way at once: fewer than any pool has connections."""
 
 
+def _place(settings: RegistrySettings, given: object) -> tuple[str, bool]:
+    """Where Redis is, for messages; and whether partitions may live on several servers."""
+    if given is not None:
+        return "the given client's server", hasattr(given, "nodes_manager")
+    topology = Topology.of(settings.url)
+    return topology.where, topology.kind == "cluster"
+
+
 class _Lane(NamedTuple):
     """Connections for one kind of call on one event loop, and the turns to use them."""
 
@@ -71,16 +79,15 @@ class AsyncExecutor:
     ) -> None:
         self._given = client
         self._lanes: dict[asyncio.AbstractEventLoop, dict[str, _Lane]] = {}
-        where = (
-            "the given client's server" if client else Topology.of(settings.url).where
-        )
+        where, self.spread = _place(settings, client)
         self._policy = Policy(
-            settings, where=where, fake=is_fake(client), telemetry=telemetry
+            settings,
+            where=where,
+            fake=is_fake(client),
+            spread=self.spread,
+            telemetry=telemetry,
         )
         self._closed = False
-        self.spread = hasattr(client, "nodes_manager") or (
-            client is None and Topology.of(settings.url).kind == "cluster"
-        )
 
     @property
     def where(self) -> str:
@@ -183,7 +190,7 @@ class AsyncExecutor:
                 last = error
             else:
                 if policy.troubled:
-                    policy.fine()
+                    policy.fine(call)
                 return call.read(raw)
             pause = policy.verdict(last, call, attempt, until - loop.time())
             whole = whole or classify(last) is Fault.NO_SCRIPT
@@ -279,11 +286,13 @@ class SyncExecutor:
         self._twin_of = twin_of
         self._clients: dict[str, SyncClient] = {}
         self._lock = threading.Lock()
-        where = (
-            "the given client's server" if twin_of else Topology.of(settings.url).where
-        )
+        where, spread = _place(settings, twin_of)
         self._policy = Policy(
-            settings, where=where, fake=is_fake(twin_of), telemetry=telemetry
+            settings,
+            where=where,
+            fake=is_fake(twin_of),
+            spread=spread,
+            telemetry=telemetry,
         )
 
     def _client(self, lane: str) -> SyncClient:
@@ -341,7 +350,7 @@ class SyncExecutor:
                 whole = whole or classify(error) is Fault.NO_SCRIPT
             else:
                 if self._policy.troubled:
-                    self._policy.fine()
+                    self._policy.fine(call)
                 return call.read(raw)
             attempt += 1
             time.sleep(pause)

@@ -35,12 +35,14 @@ class Policy:
         *,
         where: str,
         fake: bool,
+        spread: bool,
         telemetry: Telemetry,
     ) -> None:
+        self.spread = spread
         self.settings = settings
         self.where = where
         self.telemetry = telemetry
-        self.troubled = False
+        self.troubled: set[str] = set()
         self.fake = fake
         self._plain: dict[str, Script] = {}
 
@@ -85,8 +87,9 @@ class Policy:
         if fault is Fault.PERMANENT or left <= pause:
             raise translate(error, call.name, self.where) from error
         self.telemetry.count("retries", operation=call.name, fault=fault.value)
-        if not self.troubled:
-            self.troubled = True
+        server = self._server_of(call)
+        if server not in self.troubled:
+            self.troubled.add(server)
             _log.warning(
                 "Redis does not answer, trying again",
                 extra={
@@ -97,7 +100,13 @@ class Policy:
             )
         return pause
 
-    def fine(self) -> None:
-        """A call succeeded after trouble."""
-        self.troubled = False
-        _log.info("Redis answers again", extra={"redis": self.where})
+    def fine(self, call: Call[Any] | Command[Any]) -> None:
+        """A call succeeded while there is trouble, perhaps elsewhere."""
+        server = self._server_of(call)
+        if server in self.troubled:
+            self.troubled.discard(server)
+            _log.info("Redis answers again", extra={"redis": self.where})
+
+    def _server_of(self, call: Call[Any] | Command[Any]) -> str:
+        """What answers or doesn't, as a whole: of a Cluster the node of a partition."""
+        return call.keys[0] if self.spread else ""
