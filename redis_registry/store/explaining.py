@@ -11,7 +11,13 @@ from redis_registry.store.following import EVENTS_PAGE, Entry, Following
 from redis_registry.store.replies import Page, Status, read_status
 from redis_registry.store.reserving import Reserving
 from redis_registry.wire.aliases import Alias
-from redis_registry.wire.keys import escape, identity_text, partition_of
+from redis_registry.wire.codec import held_out_until
+from redis_registry.wire.keys import (
+    address_of,
+    escape,
+    identity_text,
+    partition_of,
+)
 
 __all__ = ["MOST_TRANSITIONS", "Explaining", "Found", "Marks", "row_of"]
 
@@ -44,9 +50,10 @@ class Found(NamedTuple):
         alias: What the name that was asked for is an alias of, where it is one.
         identity: The instance that was asked for; ``None``: the whole model was.
         page: The last page of the model: clock and orders.
-        rows: The model's rows, all pages.
+        rows: The model's rows, all pages; where one instance was asked for and it isn't held out,
+            only its own.
         status: Of the model's partition.
-        in_flight: Reservations held of each instance.
+        in_flight: Reservations held of each instance, or of the one.
         marks: Of the one instance.
         entries: The last changes of the instance, and decisions that may concern it; of a model
             without instances, the last changes of those it had. The newest first.
@@ -81,15 +88,15 @@ class Explaining(Following, Reserving):
         """
         partitions = yield from self._join()
         home = partition_of(model_name, partitions)
-        rows, page = yield from self._whole(home, model_name)
+        rows, page = yield from self._rows(home, model_name, identity)
         alias = page.orders.aliases.get(model_name)
         if alias is not None and (identity is None or not row_of(rows, identity)):
             model_name = alias.model_name
             home = partition_of(model_name, partitions)
-            rows, page = yield from self._whole(home, model_name)
             identity = identity and identity._replace(model_name=model_name)
+            rows, page = yield from self._rows(home, model_name, identity)
         status = yield from ask(self._call("status", home, [], read_status))
-        in_flight = yield from self.in_flight(model_name)
+        in_flight = yield from self.in_flight(model_name, identity)
         marks, entries, oldest = Marks(), list[Entry](), None
         if identity is not None:
             marks = yield from ask(self._marks(home, identity))
@@ -109,6 +116,36 @@ class Explaining(Following, Reserving):
             marks,
             entries,
             oldest,
+        )
+
+    def _rows(
+        self, home: int, model_name: str, identity: Identity | None
+    ) -> Operation[tuple[Sequence[bytes], Page]]:
+        """What must be read: of one instance its row, unless it may be the last of its model."""
+        if identity is not None:
+            place = yield from ask(self._place(home, identity))
+            page = yield from ask(
+                self._read(
+                    home,
+                    escape(model_name),
+                    healthy_only=False,
+                    after=(b"0", b"+inf" if place is None else b"%d" % (place - 1)),
+                    size=1,
+                    follow=False,
+                )
+            )
+            row = row_of(page.rows, identity)
+            if place is None or (row is not None and not held_out_until(row)):
+                return page.rows, page
+        return (yield from self._whole(home, model_name))
+
+    def _place(self, home: int, identity: Identity) -> Command[int | None]:
+        """Where an instance is in the index of its model; ``None``: nowhere."""
+        key = self.keys(home).index(escape(identity.model_name))
+        return Command(
+            ["ZSCORE", key, address_of(identity)],
+            [key],
+            lambda reply: None if reply is None else int(float(reply)),
         )
 
     def _whole(

@@ -48,6 +48,7 @@ class Readers(Calls):
         *,
         healthy_only: bool,
         after: _Place = _START,
+        size: int = READ_PAGE,
         sample: int = 0,
         follow: bool = True,
     ) -> Call[Page]:
@@ -69,7 +70,7 @@ class Readers(Calls):
                 "1" if healthy_only else "0",
                 after[0],
                 after[1],
-                str(READ_PAGE),
+                str(size),
                 str(sample),
                 known.stamp,
                 "1" if follow and model else "0",

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 from redis_registry.model import Identity, ModelInstance
 from redis_registry.selection import able, selectable, why_not
 from redis_registry.store.calls import Call, Calls, Operation, ask, chunks, text
-from redis_registry.wire.keys import escape, identity_of, identity_text, partition_of
+from redis_registry.wire.keys import (
+    address_of,
+    escape,
+    identity_of,
+    identity_text,
+    partition_of,
+)
 
 __all__ = ["MOST_CANDIDATES", "Fleet", "Holding", "Refusal", "Reserving", "capacity_of"]
 
@@ -212,10 +218,13 @@ class Reserving(Calls):
         yield from self._join()
         return (yield from ask(self._call("reclaim", home, [], int)))
 
-    def in_flight(self, model_name: str) -> Operation[dict[Identity, int]]:
-        """Reservations held of each registered instance of a model."""
+    def in_flight(
+        self, model_name: str, only: Identity | None = None
+    ) -> Operation[dict[Identity, int]]:
+        """Reservations held of each registered instance of a model, or of one."""
         partitions = yield from self._join()
         home, model = partition_of(model_name, partitions), escape(model_name)
+        named = [] if only is None else [address_of(only)]
         found: dict[Identity, int] = {}
         offset, more = 0, True
         while more:
@@ -223,7 +232,7 @@ class Reserving(Calls):
                 self._call(
                     "flights",
                     home,
-                    [model, str(offset), str(FLIGHTS_PAGE)],
+                    [model, str(offset), str(FLIGHTS_PAGE), *named],
                     list,
                     index=self.keys(home).index(model),
                 )
