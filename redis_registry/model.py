@@ -278,6 +278,7 @@ class ModelInstance(BaseModel):
         since: Answered by the registry: since when its health and readiness are what they are.
         held_out: Answered by the registry: it is kept out of selection for a while.
         overrides: Answered by the registry: names of the operators' overrides in force on it.
+        forced: Answered by the registry: what an operator has forced ``healthy`` to be.
     """
 
     model_config = ConfigDict(
@@ -311,6 +312,7 @@ class ModelInstance(BaseModel):
     load: Load | None = None
     since: datetime | None = None
     held_out: HeldOut | None = None
+    forced: bool | None = None
     overrides: list[str] = Field(default_factory=list)
 
     @field_validator("serves")

@@ -9,10 +9,18 @@ from urllib.parse import unquote
 from redis_registry.model import Identity
 from redis_registry.store.calls import Command, Operation, ask
 from redis_registry.store.following import EVENTS_PAGE, Entry, Following
+from redis_registry.store.readers import SERVED
 from redis_registry.store.replies import Page, Status, read_status
 from redis_registry.store.reserving import Reserving
 from redis_registry.wire.aliases import Alias
-from redis_registry.wire.keys import escape, identity_of, identity_text, partition_of
+from redis_registry.wire.codec import held_out_until
+from redis_registry.wire.keys import (
+    address_of,
+    escape,
+    identity_of,
+    identity_text,
+    partition_of,
+)
 
 __all__ = ["MOST_TRANSITIONS", "Explaining", "Found", "Marks", "row_of"]
 
@@ -45,9 +53,10 @@ class Found(NamedTuple):
         alias: What the name that was asked for is an alias of, where it is one.
         identity: The instance that was asked for; ``None``: the whole model was.
         page: The last page of the name's partition: clock and orders.
-        rows: The rows, all pages.
+        rows: The rows, all pages; where one instance was asked for and it isn't held out, only
+            its own.
         statuses: Of the partitions of these instances.
-        in_flight: Reservations held of each instance.
+        in_flight: Reservations held of each of them.
         marks: Of the one instance.
         entries: The last changes of the instance, and decisions that may concern it; of a model
             without instances, the last changes of those it had. The newest first.
@@ -82,11 +91,12 @@ class Explaining(Following, Reserving):
         asked for by any name that it serves.
         """
         partitions = yield from self._join()
-        rows, page = yield from self._whole(model_name)
+        rows, page = yield from self._rows(model_name, identity)
         alias = page.orders.aliases.get(model_name)
         if alias is not None and (identity is None or not row_of(rows, identity)):
             model_name = alias.model_name
-            rows, page = yield from self._whole(model_name)
+            named = identity and identity._replace(model_name=model_name)
+            rows, page = yield from self._rows(model_name, named)
         if identity is not None and not row_of(rows, identity):
             identity = _by_further_name(rows, identity, model_name)
         home = partition_of(identity[0] if identity else model_name, partitions)
@@ -115,15 +125,53 @@ class Explaining(Following, Reserving):
             oldest,
         )
 
-    def _whole(self, name: str) -> Operation[tuple[Sequence[bytes], Page]]:
+    def _rows(
+        self, name: str, identity: Identity | None
+    ) -> Operation[tuple[Sequence[bytes], Page]]:
+        """What must be read: of one instance its row, unless it may be the last of its model."""
+        if identity is not None:
+            home = partition_of(name, (yield from self._join()))
+            place = yield from ask(self._place(home, identity))
+            if place is not None:
+                before = b"0", b"%d" % (place - 1)
+                page = yield from ask(
+                    self._read(
+                        home,
+                        name,
+                        healthy_only=False,
+                        after=before,
+                        size=1,
+                        follow=False,
+                    )
+                )
+                row = row_of(page.rows, identity)
+                if row is not None and not held_out_until(row):
+                    return [row], page
+            else:  # perhaps one of another model is asked for by a name that it serves too
+                return (yield from self._whole(name, own=False))
+        return (yield from self._whole(name))
+
+    def _place(self, home: int, identity: Identity) -> Command[int | None]:
+        """Where an instance is in the index of its model; ``None``: nowhere."""
+        key = self.keys(home).index(escape(identity.model_name))
+        return Command(
+            ["ZSCORE", key, address_of(identity)],
+            [key],
+            lambda reply: None if reply is None else int(float(reply)),
+        )
+
+    def _whole(
+        self, name: str, *, own: bool = True
+    ) -> Operation[tuple[Sequence[bytes], Page]]:
         """All rows that a name finds, and the last page of its own partition.
 
-        The page holds the overrides of all partitions.
+        The page holds the overrides of all partitions. Without ``own`` the rows are those of
+        other models.
         """
         rows: list[bytes] = []
         pages: list[Page] = []
         for home in self._places_of(name, (yield from self._join())):
-            page = yield from self.page(home, name, None)
+            page = yield from self.page(home, name, None if own else SERVED)
             rows += page.rows
             while page.after is not None:
                 page = yield from self.page(home, name, page.after)

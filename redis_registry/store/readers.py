@@ -19,7 +19,7 @@ from redis_registry.store.replies import (
 )
 from redis_registry.wire.keys import escape, partition_of
 
-__all__ = ["READ_PAGE", "Readers"]
+__all__ = ["READ_PAGE", "SERVED", "Readers"]
 
 READ_PAGE = 1000
 """Instances per read call: about 3 ms of Redis's time."""
@@ -32,7 +32,7 @@ _Place = tuple[bytes, bytes]
 """Where a page goes on: after which model, and which instance of it."""
 
 _START: _Place = (b"0", b"0")
-_SERVED: _Place = (b"served", b"")
+SERVED: _Place = (b"served", b"")
 """Past the instances of the model: those that also serve the name."""
 
 
@@ -50,6 +50,7 @@ class Readers(Calls):
         *,
         healthy_only: bool,
         after: _Place,
+        size: int = READ_PAGE,
         sample: int = 0,
         follow: bool = True,
     ) -> Call[Page]:
@@ -71,7 +72,7 @@ class Readers(Calls):
                 "1" if healthy_only else "0",
                 after[0],
                 after[1],
-                str(READ_PAGE),
+                str(size),
                 str(sample),
                 known.stamp,
                 "1" if follow and name else "0",
@@ -122,7 +123,7 @@ class Readers(Calls):
         if not name:
             return dict.fromkeys(range(partitions), _START)
         model = {partition_of(name, partitions): _START}
-        return model | dict.fromkeys(range(partitions), _SERVED) | model
+        return model | dict.fromkeys(range(partitions), SERVED) | model
 
     def sample(
         self, name: str, *, size: int = SAMPLE, healthy_only: bool = True

@@ -68,7 +68,8 @@ class Fleet:
             if weight > 0 and identity not in self.instances:
                 most = capacity_of(instance)
                 self.instances[identity] = instance
-                self.limits.append(f"{weight!r}:{'' if most is None else most}")
+                forced = ":f" if instance.forced else ""
+                self.limits.append(f"{weight!r}:{'' if most is None else most}{forced}")
         self.identities = list(self.instances)
 
     @classmethod

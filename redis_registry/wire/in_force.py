@@ -184,7 +184,7 @@ def _seen(instance: ModelInstance, found: list[Override]) -> dict[str, Any]:
             seen[name] = said[name][0]
     if "healthy" in said:
         alive, by = said["healthy"]
-        seen["healthy"] = alive
+        seen["healthy"] = seen["forced"] = alive
         seen["state"] = Health.HEALTHY if alive else Health.FORCED
         if alive is not instance.healthy:
             since.append(by.at)

@@ -243,6 +243,24 @@ async def test_forced_health_is_over_the_deadline_the_flip_and_the_guard(
     assert (await bench.states())[2] == "unhealthy", "what is true shows again"
 
 
+@pytest.mark.parametrize("by_view", [False, True])
+async def test_one_that_is_forced_healthy_can_be_reserved(
+    real: RedisModelRegistry, by_view: bool
+) -> None:
+    await real.register_instance(instance())
+    await real.deregister_instance(instance())
+    await real.override(instance(), healthy=True, reason="its network is mended")
+    async with real.view() as view:
+        given = (lambda: view.able("glm@llm")) if by_view else None
+        async with real.reserve("glm@llm", candidates=given) as reservation:
+            assert reservation.instance.forced is True
+        await real.override(instance(), healthy=False, reason="it is not")
+        assert (await real.get_all_instances("glm@llm"))[0].forced is False
+    await real.override(instance(2), weight=2, reason="x")
+    await real.register_instance(instance(2))
+    assert (await real.get_all_instances("glm@llm"))[1].forced is None
+
+
 async def test_it_holds_while_everybody_is_protected(bench: Bench) -> None:
     await bench.registry.send_heartbeats(instances(3))
     await bench.registry.override(instance(2), healthy=False, reason="x")

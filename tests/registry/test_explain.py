@@ -337,6 +337,29 @@ async def test_it_agrees_with_what_readers_see(bench: Bench) -> None:
     )
 
 
+async def test_one_of_many_costs_no_read_of_all(make_bench: MakeBench) -> None:
+    bench = await make_bench(guard=GuardSettings(enabled=False))
+    crowd = instances(6)
+    await bench.registry.send_heartbeats(crowd)
+    await bench.registry.set_readiness(instance(2), Readiness.STARTING)
+    await bench.registry.deregister_instance(instance(4))
+    await bench.registry.override(instance(5), weight=0, reason="x")
+    await fail(bench)
+    run, operations = bench.registry._executor.run, bench.registry._operations
+    everybody = await bench.registry.explain("glm@llm")
+    for asked in [*crowd, instance(7)]:
+        found = await run(operations.explain("glm@llm", asked.identity))
+        # Who is held out may be the last, which only the others can tell.
+        assert len(found.rows) == (6 if asked.port == 1 else asked.port < 7)
+        alone = await bench.registry.explain(asked.identity)
+        same = [one for one in everybody.instances if one.identity == asked.identity]
+        for one in same:
+            assert one.reason == alone.reason
+            assert one.in_flight == alone.in_flight
+            assert one.overrides == alone.overrides
+        assert bool(same) == (alone.reason is not Reason.UNKNOWN)
+
+
 async def test_the_figures_are_by_rediss_clock(bench: Bench) -> None:
     await bench.registry.send_heartbeats([IT])
     bench.store.age(20, away=False)

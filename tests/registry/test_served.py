@@ -170,9 +170,10 @@ async def test_pages_go_on_from_the_model_to_those_that_serve_it_too(
 
 
 async def test_a_select_among_many_takes_each_as_often(
-    real: RedisModelRegistry,
+    make_bench: MakeBench,
 ) -> None:
     """300 own and 100 that serve it too: samples of 32 show both in proportion."""
+    real = (await make_bench()).registry
     await real.send_heartbeats(
         [*instances(300, "chat"), *instances(100, BASE, serves=["chat"])]
     )

@@ -5,7 +5,8 @@
 --
 -- KEYS  1 meta  2 events  3 deadlines  4 guard  5 holders  6 flights  7 held  8… instance
 -- ARGV  1 header  2 actor  3 holder  4 reservation
---       5… weight:capacity of each instance; no capacity is no limit
+--       5… weight:capacity of each instance; no capacity is no limit; with ":f" behind it an operator
+--       has forced it healthy, whatever its deadline and its flips say
 -- Reply {1, identity}; or none now: {0, µs until a place can be expected or -1, in flight,
 --       capacity (of the full), how many are full, how many have died}
 -- @include open
@@ -28,7 +29,7 @@ local free, loads, turns, counts, means = {}, {}, {}, {}, {}
 local in_flight, capacity, full, rate = 0, 0, 0, 0
 for i = 1, #identities do
   local count, picked, mean = flight_of(entries[i])
-  local weight, most = string.match(ARGV[4 + i], '^([^:]*):(%d*)$')
+  local weight, most = string.match(ARGV[4 + i], '^([^:]*):(%d*)')
   counts[i], turns[i], means[i], loads[i] = count, picked, mean, count / tonumber(weight)
   most = tonumber(most)
   free[i] = not most or count < most
@@ -45,10 +46,12 @@ end
 
 local function can_work(i)
   local record = redis.call('HMGET', KEYS[7 + i], 'terms', 'life')
-  if not record[1] or not record[2] or string.sub(record[2], 1, 2) ~= '1|' then return false end
+  if not record[1] or not record[2] then return false end
+  local forced = string.sub(ARGV[4 + i], -2) == ':f'
+  if not forced and string.sub(record[2], 1, 2) ~= '1|' then return false end
   local check, readiness, timeout = string.match(record[1], '^%d(%d)(%l)|(%d+)')
   if readiness ~= 'r' then return false end
-  if check ~= '1' then return true end
+  if check ~= '1' or forced then return true end
   local deadline = tonumber(redis.call('ZSCORE', DEADLINES,
     identities[i] .. ':' .. string.sub(record[1], 5)) or '0')
   if deadline > now then return true end

@@ -44,7 +44,7 @@ MUTANTS = [
         SERVED + "test_of_several_partitions_all_are_asked",
         (
             "redis_registry/store/readers.py",
-            "return model | dict.fromkeys(range(partitions), _SERVED) | model",
+            "return model | dict.fromkeys(range(partitions), SERVED) | model",
             "return model",
         ),
     ),

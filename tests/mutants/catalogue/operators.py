@@ -61,6 +61,16 @@ MUTANTS = [
     ),
     mutant(
         "W6",
+        "one that is forced healthy is reserved by its deadline",
+        "promises/test_overrides.py::test_one_that_is_forced_healthy_can_be_reserved",
+        (
+            LUA + "reserve.lua",
+            "local forced = string.sub(ARGV[4 + i], -2) == ':f'",
+            "local forced = false",
+        ),
+    ),
+    mutant(
+        "W6",
         "an alias is the name of its own instances",
         "registry/test_aliases.py::test_reads_and_selects_of_an_alias_answer_with_the_model",
         (LUA + "read.lua", "if target ~= '' then only = target end", ""),
