@@ -99,6 +99,7 @@ class ReserveSide(Base):
             except NoneAvailable as none:
                 pause = reserver.pause_secs(none, until - loop.time())
             await asyncio.sleep(pause)
+            self._executor.check_open()  # nobody shall wait on a registry that was closed
 
     async def in_flight(self, model_name: str) -> dict[Identity, int]:
         """How many reservations of each registered instance of a model are held now.

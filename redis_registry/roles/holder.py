@@ -85,6 +85,7 @@ class Holder:
         self.name = f"{round(self._ttl * 1000)}-{secrets.token_hex(8)}"
         self._changed = threading.Condition()
         self._places: dict[int, _Place] = {}
+        self._used: set[int] = set()  # partitions asked since the last renewal
         self._ended = 0  # how many releases have begun
         self._epochs: dict[int, str] = {}
         self._kept_since = 0.0  # when the lease was last known to be kept
@@ -106,8 +107,10 @@ class Holder:
             self._last += 1
             if not self._places:
                 self._kept_since = time.monotonic()
-                self._renew_at = self._kept_since + self._ttl / 3
+                if not self._used:
+                    self._renew_at = self._kept_since + self._ttl / 3
             self._places[self._last] = _Place(home)
+            self._used.add(home)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="redis-registry reservations", daemon=True
@@ -125,11 +128,13 @@ class Holder:
 
     def leaving(self, reservation: Reservation) -> tuple[int, int] | None:
         """Its partition and number, to give it back with; ``None``: it isn't held any more."""
+        if self._process != os.getpid():  # forked in the block: it is the parent's
+            return None
         name, _, text = reservation.id.rpartition(":")
         number = int(text)
         with self._changed:
             place = self._places.get(number)
-            if place is None or name != self.name:  # closed, or forked, meanwhile
+            if place is None or name != self.name:  # closed meanwhile, or forked before
                 return None
             place.leaving = True
             self._ended += 1
@@ -207,7 +212,7 @@ class Holder:
                 return not self._stopped
             while not self._stopped and not self._waiting:
                 left = self._ttl / 6
-                if self._places:
+                if self._used:
                     left = min(left, self._renew_at - time.monotonic())
                 if left <= 0:
                     break
@@ -224,10 +229,26 @@ class Holder:
                 self._waiting = True
                 raise
         began = time.monotonic()
-        if began >= self._renew_at:
-            for home in self._by_home():
-                self._renew(home)
+        if self._used and began >= self._renew_at:
+            self._renew_used()
             self._kept_since, self._renew_at = began, began + self._ttl / 3
+
+    def _renew_used(self) -> None:
+        """Renew the lease wherever something was asked for since the last time.
+
+        Also where nothing is held any more: an attempt that was given up may have been counted
+        after all, and each new reservation would keep it.
+        """
+        with self._changed:
+            used = self._used
+            self._used = {place.home for place in self._places.values()}
+        try:
+            for home in used:
+                self._renew(home)
+        except BaseException:
+            with self._changed:
+                self._used |= used
+            raise
 
     def _give_back(self) -> None:
         now = time.monotonic()

@@ -23,6 +23,7 @@ from redis_registry import (
     OutlierSettings,
     Readiness,
     RedisModelRegistry,
+    RegistryClosed,
     RegistryUnavailable,
     Reservation,
     SyncModelRegistry,
@@ -435,6 +436,43 @@ async def test_a_release_while_redis_is_away_is_made_up_for(
     await until(none_left, "it is given back", within_secs=10)
 
 
+async def test_what_was_counted_after_it_was_given_up_goes_though_others_are_made(
+    make_bench: MakeBench,
+) -> None:
+    bench = await make_bench(reservation_ttl_secs=TTL_SECS)
+    registry, operations = bench.registry, bench.registry._operations
+    await registry.register_instance(instance())
+    async with registry.reserve(MODEL):
+        pass
+    fleet = Fleet(MODEL, await registry.get_all_instances(MODEL))
+    late = operations.reserve(fleet, [0], registry._reserver.holder.name, 999)
+    await registry._executor.run(late)  # its caller was cancelled long ago
+
+    async def gone() -> bool:
+        async with registry.reserve(MODEL):  # each keeps the lease
+            pass
+        return await total(registry) == 0
+
+    await until(gone, "it is given back")
+
+
+async def test_who_waits_on_a_registry_that_is_closed_is_told(
+    make_bench: MakeBench,
+) -> None:
+    registry = (await make_bench()).registry
+
+    async def wait() -> None:
+        async with registry.reserve(MODEL, wait_secs=60, candidates=list):
+            pass
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    await registry.aclose()
+    with pytest.raises(RegistryClosed):
+        async with asyncio.timeout(5):
+            await waiting
+
+
 async def test_closing_gives_all_back_at_once(
     make_bench: MakeBench, server: Server
 ) -> None:
@@ -667,6 +705,11 @@ from redis_registry import SyncModelRegistry
 with SyncModelRegistry.from_url(sys.argv[1]) as registry:
     held = registry.reserve("glm@llm")
     parents = held.__enter__()
+    if not (leaver := os.fork()):
+        held.__exit__(None, None, None)  # and has reserved nothing of its own
+        os._exit(0)
+    assert os.waitpid(leaver, 0)[1] == 0
+    assert sum(registry.in_flight("glm@llm").values()) == 1
     child = os.fork()
     with registry.reserve("glm@llm") as made:
         same = made.id.split(":")[0] == parents.id.split(":")[0]

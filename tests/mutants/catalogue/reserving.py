@@ -52,10 +52,26 @@ MUTANTS = [
         "R7",
         "a living holder's lease is not renewed",
         "promises/test_reserve.py::test_what_a_killed_process_held_is_back_within_its_lease",
+        ("redis_registry/roles/holder.py", "            self._renew_used()\n", ""),
+    ),
+    mutant(
+        "R7",
+        "an attempt that was counted after it was given up stays counted",
+        "promises/test_reserve.py::test_what_was_counted_after_it_was_given_up_goes_though_others_are_made",
         (
             "redis_registry/roles/holder.py",
-            "            for home in self._by_home():\n                self._renew(home)\n",
-            "",
+            "for home in used:",
+            "for home in self._by_home():",
+        ),
+    ),
+    mutant(
+        "R7",
+        "a forked child gives back what its parent holds",
+        "promises/test_reserve.py::test_a_forked_child_holds_nothing_of_its_parent",
+        (
+            "redis_registry/roles/holder.py",
+            "if self._process != os.getpid():  # forked in the block: it is the parent's",
+            "if False:",
         ),
     ),
     mutant(
