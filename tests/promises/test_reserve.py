@@ -439,21 +439,30 @@ async def test_a_release_while_redis_is_away_is_made_up_for(
 async def test_what_was_counted_after_it_was_given_up_goes_though_others_are_made(
     make_bench: MakeBench,
 ) -> None:
-    bench = await make_bench(reservation_ttl_secs=TTL_SECS)
+    bench = await make_bench(reservation_ttl_secs=3 * TTL_SECS)
     registry, operations = bench.registry, bench.registry._operations
     await registry.register_instance(instance())
-    async with registry.reserve(MODEL):
-        pass
-    fleet = Fleet(MODEL, await registry.get_all_instances(MODEL))
-    late = operations.reserve(fleet, [0], registry._reserver.holder.name, 999)
-    await registry._executor.run(late)  # its caller was cancelled long ago
 
-    async def gone() -> bool:
-        async with registry.reserve(MODEL):  # each keeps the lease
+    async def count_late(number: int) -> None:
+        """What an attempt does whose caller was cancelled long ago."""
+        async with registry.reserve(MODEL):
             pass
+        fleet = Fleet(MODEL, await registry.get_all_instances(MODEL))
+        holder = registry._reserver.holder.name
+        await registry._executor.run(operations.reserve(fleet, [0], holder, number))
+        assert await total(registry) == 1
+
+    async def gone(*, busy: bool) -> bool:
+        if busy:
+            async with registry.reserve(MODEL):  # each keeps the lease
+                pass
         return await total(registry) == 0
 
-    await until(gone, "it is given back")
+    await count_late(998)
+    await until(lambda: gone(busy=True), "it is given back")
+    await count_late(999)
+    secs = await until(lambda: gone(busy=False), "it is given back")
+    assert secs < 2.8 * TTL_SECS, "not by the end of the lease"
 
 
 async def test_who_waits_on_a_registry_that_is_closed_is_told(
