@@ -247,6 +247,21 @@ async def test_the_last_that_can_work_stays(pair: Pair, other: str) -> None:
     assert await selected(bench.registry, 5) == {1}
 
 
+async def test_the_last_that_operators_have_left_is_served_though_it_fails(
+    pair: Pair,
+) -> None:
+    bench, other = await pair()
+    bad, *rest = items = instances(3)
+    await bench.registry.send_heartbeats(items)
+    await bench.registry.override(rest[0], enabled=False, reason="canary")
+    await bench.registry.override(rest[1], healthy=False, reason="bad disk")
+    await fail(bench.registry, bad)
+    assert await selected(other) == {bad.port}
+    async with other.view() as view, other.reserve(bad.model_name) as made:
+        assert {item.port for item in view.able(bad.model_name)} == {bad.port}
+        assert made.instance.port == bad.port
+
+
 async def test_when_only_the_held_out_are_left_they_are_served(pair: Pair) -> None:
     bench, other = await pair()
     first, second = items = instances(2)
