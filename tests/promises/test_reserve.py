@@ -449,7 +449,7 @@ async def test_what_was_counted_after_it_was_given_up_goes_though_others_are_mad
             pass
         fleet = Fleet(MODEL, await registry.get_all_instances(MODEL))
         holder = registry._reserver.holder.name
-        await registry._executor.run(operations.reserve(fleet, [0], holder, number))
+        await registry._executor.run(operations.reserve(0, fleet, [0], holder, number))
         assert await total(registry) == 1
 
     async def gone(*, busy: bool) -> bool:
