@@ -215,16 +215,18 @@ class Follower:
 
     def take(self, entry: Entry) -> None:
         """The next change of a partition."""
-        if not self.wants(entry):
+        wanted = self.wants(entry)
+        # A decision about others may take the place of one about these, in a page yet to come too.
+        if not wanted and not (entry.partition in self._homes and is_decision(entry)):
             return
         reading = self._readings.get(entry.partition)
         if reading is not None:
             reading.fresh.apply(entry)
         change = self.mirror.apply(entry)
-        if reading is None:  # else the resync to come tells of it
+        if reading is None and wanted:  # else the resync to come tells of it
             for listener in list(self.listeners):
                 listener.changed(change)
-        elif change.model:
+        elif wanted and change.model:
             self._turn({change.model})
         self._turn(set(change.turned))
 
@@ -234,7 +236,9 @@ class Follower:
         if wanted is None:
             return False
         if self.models is not None and is_decision(entry):
-            return concerns(entry, self.models)
+            return concerns(entry, self.models) or self.mirror.decisions.replaces(
+                entry, self.models
+            )
         if self.models is None or b":" not in entry.about.split(b"|", 1)[0]:
             return True
         return entry.about.split(b":", 1)[0].decode() in wanted
