@@ -49,7 +49,7 @@ class Settings(BaseSettings):
             return cls(**given)
         except ValidationError as error:
             found = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
+                f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg'].removeprefix('Value error, ')}"
                 f" (got {item['input']!r:.80})"
                 for item in error.errors(include_url=False)
             )

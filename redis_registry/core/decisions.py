@@ -16,6 +16,7 @@ from redis_registry.core.events import (
 from redis_registry.store.following import Entry
 from redis_registry.store.replies import NO_ORDERS, Orders, Page
 from redis_registry.wire.in_force import Overrides
+from redis_registry.wire.overrides import Override
 
 __all__ = ["Decisions", "concerns", "is_decision", "orders_after"]
 
@@ -30,10 +31,14 @@ def concerns(entry: Entry, models: Collection[str]) -> bool:
     """Whether a decision may be about instances of one of these models."""
     event = _event(entry)
     if event.override is not None:
-        model = event.override.selector.one_model
-        return model is None or model in models
+        return _about(event.override, models)
     alias = event.alias
     return alias is not None and bool({alias.alias, alias.model_name} & set(models))
+
+
+def _about(override: Override, models: Collection[str]) -> bool:
+    model = override.selector.one_model
+    return model is None or model in models
 
 
 def orders_after(orders: Orders, event: Event) -> Orders:
@@ -83,6 +88,16 @@ class Decisions:
                 orders = orders_after(orders, _event(entry))
         self._set(partition, orders)
 
+    def replaces(self, entry: Entry, models: Collection[str]) -> bool:
+        """Whether a decision takes the place of one that may be about these models."""
+        event = _event(entry)
+        orders = self.by_partition.get(entry.partition, NO_ORDERS)
+        if event.override is not None:
+            former = orders.overrides.get(event.override.name)
+            return former is not None and _about(former, models)
+        alias = orders.aliases.get(event.subject)
+        return alias is not None and alias.model_name in models
+
     def tell(self, entry: Entry, *, reading: bool) -> set[str] | None:
         """Take in an entry.
 
@@ -96,14 +111,14 @@ class Decisions:
         if reading:
             self._since.setdefault(entry.partition, []).append(entry)
         event = _event(entry)
-        self._set(
-            entry.partition,
-            orders_after(self.by_partition.get(entry.partition, NO_ORDERS), event),
-        )
-        if event.override is not None:
-            model = event.override.selector.one_model
-            return None if model is None else {model}
-        return {event.subject}
+        before = self.by_partition.get(entry.partition, NO_ORDERS)
+        self._set(entry.partition, orders_after(before, event))
+        if event.override is None:
+            return {event.subject}
+        former = before.overrides.get(event.override.name) or event.override
+        models = {one.selector.one_model for one in (former, event.override)}
+        named = {model for model in models if model is not None}
+        return named if len(named) == len(models) else None
 
     def expire(self, partition: int, now_us: int) -> bool:
         """Leave out what has ended by Redis's clock; whether there was any."""

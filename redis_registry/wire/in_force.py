@@ -111,6 +111,10 @@ class Overrides:
     def __iter__(self) -> Iterator[Override]:
         return iter(self._by_name.values())
 
+    def get(self, name: str) -> Override | None:
+        """The one of a name, in force or not."""
+        return self._by_name.get(name)
+
     def put(self, override: Override) -> Overrides:
         """These and one more, which replaces the one of its name."""
         return Overrides((self._by_name | {override.name: override}).values())

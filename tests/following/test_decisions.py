@@ -79,6 +79,36 @@ async def test_a_view_follows_aliases(real: RedisModelRegistry) -> None:
         await until_view(lambda: model() is None, "it is removed")
 
 
+async def test_one_that_is_replaced_by_one_about_others_is_over(
+    real: RedisModelRegistry,
+) -> None:
+    for model in ("m0", "m1"):
+        await real.register_instance(instance(1, model))
+    async with (
+        real.view("m0") as view,
+        real.view() as everything,
+        real.watch("m0") as watch,
+    ):
+        assert (await anext(watch)).kind is Kind.RESYNC
+        await real.override(
+            Selector(model="m0"), draining=True, reason="x", name="rack"
+        )
+        assert (await anext(watch)).kind is Kind.OVERRIDDEN
+        await until_view(lambda: view.select("m0") is None, "it drains")
+        await until_view(lambda: everything.select("m0") is None, "it drains there")
+        await real.override(
+            Selector(model="m1"), draining=True, reason="x", name="rack"
+        )
+        await until_view(lambda: view.select("m0") is not None, "it is over")
+        await until_view(lambda: everything.select("m0") is not None, "over there too")
+        assert (await anext(watch)).kind is Kind.OVERRIDDEN
+
+        await real.set_alias("prod", "m0")
+        await until_view(lambda: view.select("prod") is not None, "it is pointed")
+        await real.set_alias("prod", "m1")
+        await until_view(lambda: view.select("prod") is None, "it is re-pointed")
+
+
 @pytest.mark.damages
 async def test_a_view_tells_of_decisions_that_redis_has_lost(
     real: RedisModelRegistry, server: Server, caplog: pytest.LogCaptureFixture

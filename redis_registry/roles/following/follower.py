@@ -39,8 +39,8 @@ _log = logging.getLogger(__name__)
 class Listener(Protocol):
     """Who wants to hear of it; called on the tail's loop, and must return at once."""
 
-    def changed(self, change: Change) -> None:
-        """The next change of the mirror."""
+    def changed(self, change: Change, *, own: bool) -> None:
+        """The next change of the mirror; ``own``: about the models of the names themselves."""
         ...
 
     def resynced(self, partition: int, cause: str) -> None:
@@ -211,6 +211,7 @@ class Follower:
         """The next change of a partition."""
         if entry.partition not in self._homes:
             return
+        own = self.wants(entry)  # before: it may take the place of what is known
         reading = self._readings.get(entry.partition)
         if reading is not None:
             reading.fresh.apply(entry)
@@ -218,11 +219,11 @@ class Follower:
         turned = set(change.turned)
         if self.names is not None:
             turned &= self.names | self.mirror.models.keys()
-        if not (change.old or change.new or turned or self.wants(entry)):
+        if not (own or change.old or change.new or turned):
             return
         if reading is None:  # else the resync to come tells of it
             for listener in list(self.listeners):
-                listener.changed(change)
+                listener.changed(change, own=own)
         elif change.model:
             self._turn({change.model})
         self._turn(turned)
@@ -235,7 +236,9 @@ class Follower:
         if entry.partition not in self._own_homes:
             return False
         if is_decision(entry):
-            return concerns(entry, names)
+            return concerns(entry, names) or self.mirror.decisions.replaces(
+                entry, names
+            )
         identity = entry.about.split(b"|", 1)[0].decode()
         return ":" not in identity or model_of(identity) in names
 

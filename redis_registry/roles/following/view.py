@@ -266,7 +266,7 @@ class ViewReads:
 
     # --- what the follower tells --------------------------------------------------------------
 
-    def changed(self, change: Change) -> None:
+    def changed(self, change: Change, *, own: bool) -> None:  # noqa: ARG002  a listener's
         """A change of the mirror."""
         if change.model:
             self.turned({change.model})

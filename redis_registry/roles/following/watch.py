@@ -129,12 +129,10 @@ class Watch:
 
     # --- what the follower tells --------------------------------------------------------------
 
-    def changed(self, change: Change) -> None:
+    def changed(self, change: Change, *, own: bool) -> None:
         """The next change of the mirror."""
-        follower, entry = self._follower, change.entry
-        if follower is None or entry.partition not in self._begun:
-            return
-        if follower.wants(entry) and self._concerns(entry):
+        begun = change.entry.partition in self._begun
+        if own and begun and self._concerns(change.entry):
             self._push(change)
 
     def resynced(self, partition: int, cause: str) -> None:

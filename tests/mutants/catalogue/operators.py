@@ -87,6 +87,16 @@ MUTANTS = [
     ),
     mutant(
         "W6",
+        "a view keeps what was replaced by a decision about others",
+        "following/test_decisions.py::test_one_that_is_replaced_by_one_about_others_is_over",
+        (
+            "redis_registry/core/decisions.py",
+            "former = before.overrides.get(event.override.name) or event.override",
+            "former = event.override",
+        ),
+    ),
+    mutant(
+        "W6",
         "a view waits for a sweep to end an override",
         "following/test_decisions.py::test_a_view_notices_the_end_by_itself",
         (
