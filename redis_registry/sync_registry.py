@@ -85,7 +85,7 @@ class SyncModelRegistry:
         self.name = actor("sync")
         self._operations = Operations(self.settings, actor=self.name)
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
-        self._reserver = Reserver(self._operations, self._executor)
+        self._reserver = Reserver(self._operations, self._executor, telemetry)
         self._counts = Counts()
         self._loop_thread = LoopThread(
             self._operations, lambda: AsyncExecutor(self.settings, telemetry=telemetry)

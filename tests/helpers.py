@@ -118,15 +118,13 @@ class Store:
         return [c for c in self.raw.client_list() if c["name"] == "redis-registry"]
 
     def hash(self, name: str) -> dict[str, str]:
-        found: dict[bytes, bytes] = self.raw.hgetall(self.key(name))
-        return {key.decode(): value.decode() for key, value in found.items()}
+        return _texts(self.raw.hgetall(self.key(name)))
 
     def record(self, item: ModelInstance) -> dict[bytes, bytes]:
         return self.raw.hgetall(self.key("i:" + identity_text(item.identity)))
 
     def scores(self, name: str) -> dict[str, int]:
-        found = self.raw.zrange(self.key(name), 0, -1, withscores=True)
-        return {member.decode(): int(min(score, FAR)) for member, score in found}
+        return _scores(self.raw.zrange(self.key(name), 0, -1, withscores=True))
 
     def member(self, item: ModelInstance) -> str:
         identity = identity_text(item.identity) + ":"
@@ -189,38 +187,79 @@ class Store:
     def check(self) -> None:
         """Hash, index, deadline, counters and events agree; nothing else is there."""
         keys = [key.decode() for key in self.raw.keys("*")]
-        ours = [key for key in keys if key.startswith(self.base)]
+        strange = {key for key in keys if not key.startswith(self.base)}
+        assert not strange, f"keys outside the keyspace: {strange}"
+        Contents({key.removeprefix(self.base): v for key, v in self._all(keys)}).check()
+
+    def _all(self, keys: list[str]) -> list[tuple[str, Any]]:
+        """The values of keys, in two round trips: machines check after every step."""
+        pipe = self.raw.pipeline(transaction=False)
+        for key in keys:
+            pipe.type(key)
+        for key, kind in zip(keys, pipe.execute(), strict=True):
+            name = key.removeprefix(self.base)
+            wanted = "hash" if name[:2] in {"i:", "h:"} else KNOWN.get(name)
+            wanted = "zset" if name[:2] == "m:" else wanted
+            assert wanted == kind.decode(), f"unknown key {key} of type {kind}"
+            match wanted:
+                case "hash":
+                    pipe.hgetall(key)
+                case "zset":
+                    pipe.zrange(key, 0, -1, withscores=True)
+                case _:
+                    pipe.xrange(key)
+        return list(zip(keys, pipe.execute(), strict=True))
+
+
+def _texts(found: dict[bytes, bytes]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in found.items()}
+
+
+def _scores(found: list[tuple[bytes, float]]) -> dict[str, int]:
+    return {member.decode(): int(min(score, FAR)) for member, score in found}
+
+
+class Contents:
+    """All that one partition holds.
+
+    Args:
+        found: The values as the driver gives them, by name.
+    """
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self.found = found
+
+    def hash(self, name: str) -> dict[str, str]:
+        return _texts(self.found.get(name, {}))
+
+    def scores(self, name: str) -> dict[str, int]:
+        return _scores(self.found.get(name, []))
+
+    def check(self) -> None:
+        """All of it agrees."""
         records: dict[str, dict[str, str]] = {}
         indexed: set[str] = set()
         held: dict[str, list[str]] = {}
-        for key in ours:
-            name = key.removeprefix(self.base)
-            kind = self.raw.type(key).decode()
+        for name in self.found:
             if name.startswith("i:"):
-                records[name[2:]] = self._text_record(key)
+                records[name[2:]] = self._text_record(name)
             elif name.startswith("h:"):
-                held[name[2:]] = self._held(key)
+                held[name[2:]] = self._held(name)
             elif name.startswith("m:"):
-                members = cast("list[bytes]", self.raw.zrange(key, 0, -1))
-                indexed |= {f"{name[2:]}:{member.decode()}" for member in members}
-            else:
-                assert KNOWN.get(name) == kind, f"unknown key {key} of type {kind}"
-        assert set(keys) == set(ours), (
-            f"keys outside the keyspace: {set(keys) - set(ours)}"
-        )
+                indexed |= {f"{name[2:]}:{member}" for member in self.scores(name)}
         assert set(records) == indexed, "hash <=> index"
         self._check_sets(records)
         self._check_reservations(set(records), held)
         self._check_events()
 
-    def _text_record(self, key: str) -> dict[str, str]:
+    def _text_record(self, name: str) -> dict[str, str]:
         """A record's terms and life, taken apart."""
-        fields = cast("dict[bytes, bytes]", self.raw.hgetall(key))
+        fields = cast("dict[bytes, bytes]", self.found[name])
         assert set(fields) - OPTIONAL == {
             b"terms",
             b"life",
             b"spec",
-        }, f"half a record: {key}"
+        }, f"half a record: {name}"
         flags, tail = fields[b"terms"].decode().split("|")
         health = fields[b"life"].decode().split("|")[0]
         out = fields.get(b"out", b"").decode()
@@ -258,10 +297,9 @@ class Store:
         models = {identity.split(":", 1)[0] for identity in records}
         assert set(self.scores("models")) == models, "hash <=> models"
 
-    def _held(self, key: str) -> list[str]:
+    def _held(self, name: str) -> list[str]:
         """The identities that a holder holds, one for each reservation."""
-        values = cast("list[bytes]", self.raw.hvals(key))
-        return [value.decode().rsplit("|", 1)[0] for value in values]
+        return [value.rsplit("|", 1)[0] for value in self.hash(name).values()]
 
     def _check_reservations(self, known: set[str], held: dict[str, list[str]]) -> None:
         assert set(held) == set(self.scores("holders")), "held <=> holders"
@@ -274,7 +312,7 @@ class Store:
         assert {i for i, n in counts.items() if not n} <= known, "flights of nobody"
 
     def _check_events(self) -> None:
-        entries = self.raw.xrange(self.key("events"))
+        entries = cast("list[Any]", self.found.get("events"))
         if not entries:
             return
         numbers = [int(re.split(rb"-", entry)[0]) for entry, _ in entries]
@@ -283,7 +321,8 @@ class Store:
         )
         assert numbers[-1] == int(self.hash("meta")["rev"]), "revision <=> last event"
         alive: dict[str, bool] = {}
-        for event in self.events():
+        for entry, fields in entries:
+            event = decode_event(entry, fields)
             if event.kind in (Kind.UNHEALTHY, Kind.DEREGISTERED):
                 goodbye = event.kind is Kind.DEREGISTERED and event.instance
                 fresh = alive.get(event.subject, True)

@@ -67,7 +67,7 @@ class Base:
                 reopens=client is None,
             )
         )
-        self._reserver = Reserver(self._operations, self._sync_executor)
+        self._reserver = Reserver(self._operations, self._sync_executor, telemetry)
         self._coalescer: Coalescer | None = None
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._binding = threading.Lock()

@@ -20,6 +20,7 @@ from redis_registry.errors import RegistryError
 from redis_registry.model import ModelInstance
 from redis_registry.store.executor import SyncExecutor
 from redis_registry.store.operations import Operation, Operations
+from redis_registry.telemetry import DEAF, Telemetry
 
 __all__ = ["Holder", "Reservation"]
 
@@ -70,10 +71,17 @@ class Holder:
     Args:
         operations: What to run.
         executor: Where its thread runs them.
+        telemetry: Told of reservations lost.
     """
 
-    def __init__(self, operations: Operations, executor: SyncExecutor) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        executor: SyncExecutor,
+        telemetry: Telemetry = DEAF,
+    ) -> None:
         self._operations = operations
+        self._telemetry = telemetry
         self._executor = executor
         self._ttl = operations.settings.reservation_ttl_secs
         self._last = 0
@@ -311,6 +319,7 @@ class Holder:
         for made in lost:
             made.lost = True
         if lost:
+            self._telemetry.count("reservations_lost", len(lost))
             _log.warning(
                 "reservations were not kept: this process was paused for longer than their lease, "
                 "or Redis was emptied; they are counted again",

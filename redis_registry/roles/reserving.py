@@ -12,6 +12,7 @@ from redis_registry.roles.holder import Holder, Reservation
 from redis_registry.store.executor import SyncExecutor
 from redis_registry.store.operations import Operation, Operations
 from redis_registry.store.reserving import MOST_CANDIDATES, Fleet, Refusal
+from redis_registry.telemetry import DEAF, Telemetry
 
 __all__ = [
     "POLICIES",
@@ -51,13 +52,20 @@ class Reserver:
     Args:
         operations: What to run.
         executor: Where the holder's thread runs them.
+        telemetry: Told of reservations refused and lost.
 
     Attributes:
         holder: What is held.
     """
 
-    def __init__(self, operations: Operations, executor: SyncExecutor) -> None:
-        self.holder = Holder(operations, executor)
+    def __init__(
+        self,
+        operations: Operations,
+        executor: SyncExecutor,
+        telemetry: Telemetry = DEAF,
+    ) -> None:
+        self.holder = Holder(operations, executor, telemetry)
+        self._telemetry = telemetry
         self._operations = operations
         self._fleets: dict[str, tuple[float, Fleet]] = {}
 
@@ -99,6 +107,7 @@ class Reserver:
             NoneAvailable: ``none``, when there is no time left.
         """
         if left_secs <= 0:
+            self._telemetry.count("reservations_refused")
             raise none
         hint = none.retry_after_secs
         if hint is None:

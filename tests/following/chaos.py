@@ -33,10 +33,13 @@ class Chaos:
     """One run.
 
     Attributes:
-        changes: How many changes to make.
+        changes: How many changes to make; an operation that writes no event is none.
         cuts: How often to end the watcher's connections.
         blows: What else happens, evenly spread: ``restart``, ``failover``, ``trim``.
         seed: Of all chances.
+        operations: How many were answered so far.
+        changed: How many of them raised the revision, as the writer saw it.
+        cut: How often connections were ended so far.
     """
 
     changes: int
@@ -45,8 +48,10 @@ class Chaos:
     seed: int = 1
     binary: str | None = None
     validator: Validator = field(default_factory=Validator)
-    made: int = 0
+    operations: int = 0
+    changed: int = 0
     cut: int = 0
+    place: tuple[str, int] = ("", 0)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
@@ -111,7 +116,7 @@ class Chaos:
     async def _cut(self) -> None:
         """Keep up with the changes: so many of them, so many cuts."""
         while self.cut < self.cuts:
-            if self.cut * self.changes <= self.made * self.cuts:
+            if self.cut * self.changes <= self.changed * self.cuts:
                 before = self.rough.cuts
                 self.rough.cut()
                 await asyncio.sleep(0.001)
@@ -122,8 +127,11 @@ class Chaos:
         self, writer: RedisModelRegistry, judge: asyncio.Task[None]
     ) -> None:
         every = self.changes // (len(self.blows) + 1)
-        while (self.made < self.changes or self.cut < self.cuts) and not judge.done():
-            if self.made * self.cuts > (self.cut + 1) * self.changes:
+        blows = list(self.blows)
+        while not judge.done() and (
+            self.changed < self.changes or self.cut < self.cuts or blows
+        ):
+            if self.changed * self.cuts > (self.cut + 1) * self.changes:
                 await asyncio.sleep(0.001)  # wait for the cuts
                 continue
             try:
@@ -131,13 +139,19 @@ class Chaos:
             except RegistryError:
                 await asyncio.sleep(0.01)
                 continue
-            self.made += 1
-            blow, at = divmod(self.made, every)
-            if at == 0 and 0 < blow <= len(self.blows):
-                await self._blow(self.blows[blow - 1], writer)
+            if blows and self.changed >= every * (len(self.blows) - len(blows) + 1):
+                await self._blow(blows.pop(0), writer)
                 await self._told(writer, judge)
 
     async def _one(self, writer: RedisModelRegistry) -> None:
+        """An operation by chance, and whether it was a change."""
+        await self._operate(writer)
+        (status,) = await writer.status()
+        before, self.place = self.place, (status.epoch, status.revision)
+        self.operations += 1
+        self.changed += before[0] == status.epoch and before[1] < status.revision
+
+    async def _operate(self, writer: RedisModelRegistry) -> None:
         item = instance(
             self.chance.randrange(1, INSTANCES),
             self.chance.choice(MODELS),
@@ -152,7 +166,7 @@ class Chaos:
                 await writer.deregister_instance(gone)
             case 2 | 3:
                 readiness = self.chance.choice(list(Readiness))
-                await writer.set_readiness(item, readiness, f"{self.made}|")
+                await writer.set_readiness(item, readiness, f"{self.operations}|")
             case _:
                 await writer.register_instance(item)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -119,6 +123,114 @@ def test_closing_from_a_callback_is_refused(sync_registry: SyncModelRegistry) ->
         sync_registry.register_instance(instance(1))
         wait_for(lambda: refused, "it was refused")
     assert "another thread" in str(refused[0])
+
+
+def test_whoever_uses_it_while_it_is_closed_is_told(server: Server) -> None:
+    """Nobody waits for ever, and no thread of two registries' lives gets mixed up."""
+    chance, wrong = random.Random(3), list[BaseException]()
+
+    def use(registry: SyncModelRegistry, pause_secs: float) -> None:
+        threading.Event().wait(pause_secs)  # a chance of its own, not a condition
+        try:
+            with registry.view() as view:
+                view.instances()
+            with registry.watch() as watch:
+                next(watch)
+        except RegistryClosed:
+            pass
+        except BaseException as error:  # noqa: BLE001  any other would be wrong
+            wrong.append(error)
+
+    for _ in range(30):
+        registry = SyncModelRegistry.from_url(server.url, **FAST)
+        pauses = [chance.uniform(0, 0.01) for _ in range(4)]
+        threads = [
+            threading.Thread(target=use, args=(registry, pause), daemon=True)
+            for pause in pauses
+        ]
+        threads.append(threading.Thread(target=registry.close, daemon=True))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+        assert not any(thread.is_alive() for thread in threads), "somebody waits"
+        registry.close()  # what was begun since
+    assert not wrong
+
+
+def run_program(url: str, code: str) -> str:
+    """What a program of its own prints, which must end by itself."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, url],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    )
+    assert not done.stderr
+    return done.stdout
+
+
+FORKS = """
+import os, signal, sys
+from redis_registry import ModelInstance, RegistryClosed, SyncModelRegistry
+
+registry = SyncModelRegistry.from_url(sys.argv[1])
+item = ModelInstance(model_name="m", host="h", port=1)
+registry.register_instance(item)
+
+def read_on():
+    with registry.view() as own, registry.watch() as changes:
+        assert own.instances() and next(changes).kind == "resync"
+    registry.close()
+
+def refused():
+    for call in (view.ready, lambda: next(watch)):
+        try:
+            call()
+        except RegistryClosed as error:
+            assert "fork" in str(error)
+        else:
+            raise AssertionError
+
+with registry.view() as view, registry.watch() as watch:
+    next(watch)
+    for work in (read_on, refused, registry.close, watch.close, lambda: view.__exit__(None, None, None)):
+        child = os.fork()
+        if not child:
+            signal.alarm(4)
+            work()
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+    registry.deregister_instance(item)
+    print(next(watch).kind)
+registry.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes can fork")
+def test_a_forked_child_begins_anew_and_leaves_the_parents_alone(
+    server: Server,
+) -> None:
+    assert run_program(server.url, FORKS).split() == [*"00000", "deregistered"]
+
+
+LEFT_OPEN = """
+import sys
+from redis_registry import SyncModelRegistry
+
+def views():
+    with SyncModelRegistry.from_url(sys.argv[1]).view() as view:
+        yield view
+
+kept = views()
+print(next(kept).models())
+"""
+
+
+def test_a_view_that_is_left_open_does_not_hold_up_the_exit(server: Server) -> None:
+    """Python closes the generator when the view's thread runs no more."""
+    assert run_program(server.url, LEFT_OPEN)
 
 
 async def test_both_faces_have_the_same_arguments() -> None:

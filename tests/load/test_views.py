@@ -45,9 +45,11 @@ async def test_10000_changes_and_1000_cuts(kind: str, tell: Tell) -> None:
     )
     await chaos.run(lambda _registry: None)
     tell(
-        f"{kind}: {chaos.made} changes, {chaos.cut} cuts, resyncs {dict(chaos.validator.causes)}, "
+        f"{kind}: {chaos.changed} changes by {chaos.operations} operations, {chaos.cut} cuts, resyncs {dict(chaos.validator.causes)}, "
         f"{sum(chaos.validator.counts.values())} events, all true"
     )
+    assert chaos.changed >= part(10_000)
+    assert chaos.cut >= part(1000)
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis7"])

@@ -46,12 +46,11 @@ class SyncView(ViewReads):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._thread.alive:  # else the registry has ended it
-            self._thread.run(self._close())
+        self._thread.finish(self._close, of=self._hub)
 
     def ready(self, within_secs: float | None = None) -> None:
         """As :meth:`redis_registry.View.ready`, blocking."""
-        self._thread.run(self._ready(within_secs))
+        self._thread.run(self._ready(within_secs), of=self._hub)
 
 
 class SyncWatch:
@@ -77,7 +76,7 @@ class SyncWatch:
     def __next__(self) -> Event:
         """The next event; it may be long in coming."""
         self._watch.check_open()
-        return self._thread.run(self._watch.__anext__())
+        return self._thread.run(self._watch.__anext__(), of=self._watch.hub)
 
     def __enter__(self) -> Self:
         return self
@@ -92,5 +91,4 @@ class SyncWatch:
 
     def close(self) -> None:
         """End it."""
-        if self._thread.alive:  # else the registry has ended it
-            self._thread.run(self._watch.aclose())
+        self._thread.finish(self._watch.aclose, of=self._watch.hub)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -69,6 +70,7 @@ class ViewReads:
         self._wait_secs = wait_secs
         self._follower: Follower | None = None
         self.outstanding = Outstanding()
+        self.resyncs: Counter[str] = Counter()  # how often it was read anew, by cause
         self._choosers: dict[object, Chooser] = {}
         self._callbacks: list[Changed] = []
         self._dirty: set[str] = set()
@@ -271,8 +273,9 @@ class ViewReads:
         if change.model:
             self.turned({change.model})
 
-    def resynced(self, partition: int, cause: str) -> None:
+    def resynced(self, partition: int, cause: str) -> None:  # noqa: ARG002  of whichever partition
         """A partition was read anew; which models that concerns is told apart."""
+        self.resyncs[cause] += 1
 
     def turned(self, models: set[str]) -> None:
         """Models look different: callbacks are called once for all that come together."""

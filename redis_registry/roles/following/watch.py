@@ -102,6 +102,11 @@ class Watch:
         places = [self._places[home] for home in sorted(self._places)]
         return position_text([(place.epoch, place.revision) for place in places])
 
+    @property
+    def hub(self) -> Hub | None:
+        """What it follows; ``None`` before its first event was asked for, and after its end."""
+        return self._hub
+
     def __aiter__(self) -> Self:
         return self
 
