@@ -294,7 +294,8 @@ class Holder:
         self._epochs[home] = found.epoch
         paused = time.monotonic() > self._kept_since + self._ttl
         missing = found.there < held and ended == self._ended
-        if not found.kept or paused or missing:
+        # What happened before the first renewal nobody can tell, while much is given back.
+        if not found.kept or not epoch or paused or missing:
             self._adopt(home)
         with self._changed:
             strays = [number for number in found.ids if number not in self._places]

@@ -611,6 +611,34 @@ async def test_after_a_flush_the_counts_are_rebuilt(
     assert await total(registry) == 0
 
 
+async def test_after_an_early_flush_a_busy_holder_counts_again_what_it_holds(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make_bench(reservation_ttl_secs=TTL_SECS)
+    registry, operations = bench.registry, bench.registry._operations
+    renew = operations.renew
+
+    def meanwhile(*args: Any) -> Any:
+        found = yield from renew(*args)
+        registry._reserver.holder._ended += 1  # others are given back all the time
+        return found
+
+    monkeypatch.setattr(operations, "renew", meanwhile)
+    await registry.send_heartbeats(instances(4))
+    async with contextlib.AsyncExitStack() as stack:
+        held = await hold(stack, registry, 2)
+        bench.server.raw.flushall()  # before the first renewal
+        await registry.send_heartbeats(instances(4))
+        await stack.enter_async_context(registry.reserve(MODEL))  # makes a lease
+        await until(lambda: _are_lost(held), "they are counted again")
+        assert await total(registry) == 3
+    assert await total(registry) == 0
+
+
+async def _are_lost(held: list[Reservation]) -> bool:
+    return all(made.lost for made in held)
+
+
 async def test_after_a_crash_that_lost_nothing_nothing_is_lost(
     own_server: EmbeddedServer, no_tasks_left: None
 ) -> None:

@@ -66,6 +66,12 @@ MUTANTS = [
     ),
     mutant(
         "R7",
+        "a busy holder does not see that Redis was emptied early",
+        "promises/test_reserve.py::test_after_an_early_flush_a_busy_holder_counts_again_what_it_holds",
+        ("redis_registry/roles/holder.py", "found.kept or not epoch", "found.kept"),
+    ),
+    mutant(
+        "R7",
         "a forked child gives back what its parent holds",
         "promises/test_reserve.py::test_a_forked_child_holds_nothing_of_its_parent",
         (
