@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from redis_registry import GuardSettings, Kind
+from redis_registry.store.operations import Term
 from tests.conftest import Bench, MakeBench
 from tests.helpers import instance, instances
 
@@ -50,6 +51,39 @@ async def test_a_mass_death_is_held_within_budget_and_told(
     for _ in range(5):
         await bench.sweep()
     assert (await bench.count())["unhealthy"] == flipped, "the budget is per window"
+
+
+async def test_a_flip_that_is_repeated_counts_once(make_bench: MakeBench) -> None:
+    """Found by tests/explore: its answer was lost, and the dead were counted a second time."""
+    bench = await make_bench()
+    await crowd(bench, 20)
+    bench.store.silence(*instances(6))  # of 20: neither enough of them nor too many
+    run, operations = bench.registry._executor.run, bench.registry._operations
+    (sweep,) = await run(operations.sweep(0, "tester"))
+    term = Term(0, "tester", sweep.token, sweep.epoch)
+    flip = {"*": len(sweep.members), "glm@llm": len(sweep.members)}
+
+    answers = [await run(operations.flip(term, sweep.members, flip)) for _ in range(2)]
+
+    assert answers == ["f" * 6, "l" * 6]
+    assert guard_events(bench) == []
+
+
+async def test_who_is_back_since_the_look_is_not_counted(
+    make_bench: MakeBench,
+) -> None:
+    bench = await make_bench()
+    await crowd(bench, 20)
+    bench.store.silence(*instances(12))
+    run, operations = bench.registry._executor.run, bench.registry._operations
+    (sweep,) = await run(operations.sweep(0, "tester"))
+    term = Term(0, "tester", sweep.token, sweep.epoch)
+    await bench.registry.send_heartbeats(instances(11))
+
+    answer = await run(operations.flip(term, sweep.members, {"*": 12, "glm@llm": 12}))
+
+    assert sorted(answer) == ["f", *"l" * 11]
+    assert guard_events(bench) == []
 
 
 async def test_the_hold_ends_by_itself_and_the_silent_go(make_bench: MakeBench) -> None:

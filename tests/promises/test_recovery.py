@@ -160,6 +160,25 @@ async def test_another_server_process_starts_a_new_epoch_and_a_recovery(
     assert await bench.count() == {"protected": 2}
 
 
+async def test_a_restart_that_outlasts_a_recovery_takes_nobodys_grace_away(
+    bench: Bench,
+) -> None:
+    """Found by tests/explore: whoever was protected when Redis went away had no time to beat."""
+    await bench.registry.register_instance(instance())
+    bench.store.age(90, away=True)
+    assert await bench.states() == {8001: "protected"}
+    bench.store.age(61, away=True)  # gone again, beyond the end of that recovery
+    bench.server.raw.hset(bench.store.key("meta"), "run", "0" * 40)
+
+    assert await bench.states() == {8001: "protected"}
+    bench.store.age(59, away=False)
+    await bench.sweep()
+    assert await bench.states() == {8001: "protected"}
+    bench.store.age(1.5, away=False)
+    await bench.sweep()
+    assert await bench.states() == {8001: "unhealthy"}
+
+
 async def test_flushed_meta_does_not_stop_the_stream(bench: Bench) -> None:
     await bench.registry.send_heartbeats(instances(2))
     (before,) = await bench.registry.status()

@@ -16,19 +16,6 @@ redis.call('ZCARD', DEADLINES)
 redis.call('ZCARD', DOWN)
 for i = 6, 8 do redis.call('HLEN', KEYS[i]) end
 
-if ARGV[6] ~= '' then
-  local share, least, width, budget, hold =
-    string.match(ARGV[6], '^([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)$')
-  guard.new({ guard = KEYS[7], tally = KEYS[8] }, tonumber(share), tonumber(least),
-    tonumber(width), tonumber(budget), tonumber(hold))
-  for _, judged in ipairs(cjson.decode(ARGV[7])) do
-    local scope = judged[1]
-    local count = scope == '*' and redis.call('ZCARD', DEADLINES)
-      or redis.call('HGET', LIVING, scope)
-    guard.judge(scope, tonumber(count) or 0, judged[2])
-  end
-end
-
 local members = {}
 for i = 8, #ARGV do members[i - 7] = ARGV[i] end
 -- Mostly these are the very lowest ranks: then one walk along them finds all deadlines, and
@@ -42,6 +29,28 @@ end
 if #members > 0 and not lowest then
   scores = redis.call('ZMSCORE', DEADLINES, unpack(members))
 end
+if ARGV[6] ~= '' then
+  local share, least, width, budget, hold =
+    string.match(ARGV[6], '^([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)$')
+  guard.new({ guard = KEYS[7], tally = KEYS[8] }, tonumber(share), tonumber(least),
+    tonumber(width), tonumber(budget), tonumber(hold))
+  -- The caller has counted all of these as overdue; those that are back, or that this very call
+  -- has flipped before its answer was lost, aren't.
+  local past = { ['*'] = 0 }
+  for i, member in ipairs(members) do
+    if not scores[i] or tonumber(scores[i]) > now then
+      local model = string.match(member, '^[^:]*')
+      past[model], past['*'] = (past[model] or 0) + 1, past['*'] + 1
+    end
+  end
+  for _, judged in ipairs(cjson.decode(ARGV[7])) do
+    local scope = judged[1]
+    local count = scope == '*' and redis.call('ZCARD', DEADLINES)
+      or redis.call('HGET', LIVING, scope)
+    guard.judge(scope, tonumber(count) or 0, math.max(judged[2] - (past[scope] or 0), 0))
+  end
+end
+
 -- This loop is what mass expiry waits for: each string that Lua makes is hashed whole, and each
 -- table field looked up, so the event is one expression and nothing is made to be thrown away.
 local call, format, byte, find, match, sub =

@@ -64,7 +64,8 @@ local function commit() redis.call('HSET', META, 'rev', string.format('%d', rev)
 -- extra window after the first, so that no chain of hand-overs can delay a real death longer.
 local function recover(cause, from, hard)
   if hard then
-    if not recovering() then recovery_from = from end
+    -- Who lived by the grace of one that was under way when we went away keeps it.
+    if from >= recovery_at + window then recovery_from = from end
     recovery_from = math.min(recovery_from, now)
     recovery_first, recovery_at = now, now
   elseif recovering() then
