@@ -149,9 +149,17 @@ class EmbeddedServer:
             self._home = tempfile.TemporaryDirectory(prefix="redis-registry-")
         self.port = self.port or self._wanted_port or free_port()
         log = Path(self._home.name) / "server.log"
+        try:
+            self._spawn(self._command(binary, Path(self._home.name)), log)
+            self._await_answer(binary, log)
+        except BaseException:
+            self.stop()  # nobody else will: a context manager was not entered yet
+            raise
+
+    def _spawn(self, command: list[str], log: Path) -> None:
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  our own command line
-                self._command(binary, Path(self._home.name)),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -159,11 +167,6 @@ class EmbeddedServer:
                 preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509  only calls prctl
                 process_group=0,  # a Ctrl-C in the terminal is for us, not for it
             )
-        try:
-            self._await_answer(binary, log)
-        except BaseException:
-            self.stop()  # nobody else will: a context manager was not entered yet
-            raise
 
     def _command(self, binary: str, home: Path) -> list[str]:
         """The command line; ``home`` is the directory that is the server's own."""
