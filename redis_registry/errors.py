@@ -19,7 +19,8 @@
     ├── Superseded                   a newer incarnation lives at this address
     ├── LeaseLost                    another checker holds the lease (or a newer term of it)
     ├── AgentError                   an agent can't do its work; carries its exit code
-    ├── EmbeddedServerError          no server binary, or it did not start
+    ├── EmbeddedServerError          a server for development or tests did not start, or do as told
+    │   └── NotAvailableHere         this machine lacks what it needs; says what to install
     └── RegistryClosed               the registry was closed before this call
 
 Redis's own exceptions never leave the package; they hang on ``__cause__``.
@@ -39,6 +40,7 @@ __all__ = [
     "LeaseLost",
     "LimitReached",
     "NoneAvailable",
+    "NotAvailableHere",
     "OutOfMemory",
     "PartitionMismatch",
     "PoolExhausted",
@@ -153,7 +155,11 @@ class AgentError(RegistryError):
 
 
 class EmbeddedServerError(RegistryError):
-    """There is no server binary to start, or it did not come up."""
+    """A server for development or tests did not come up, or did not do as it was told."""
+
+
+class NotAvailableHere(EmbeddedServerError):
+    """This machine lacks a binary, a library or a right; the message says how to get it."""
 
 
 class RegistryClosed(RegistryError):

@@ -17,9 +17,9 @@ from redis_registry import (
     Watch,
 )
 from redis_registry.embedded import EmbeddedServer
+from redis_registry.testing import Proxy
 from tests.following.validator import Untrue, Validator, essence
 from tests.helpers import Store, connect, instance, until, wait_for
-from tests.proxy import Proxy
 
 __all__ = ["Chaos"]
 

@@ -23,10 +23,10 @@ from redis_registry import (
     View,
 )
 from redis_registry.embedded import EmbeddedServer
+from redis_registry.testing import Proxy
 from tests.conftest import FAST, SLOW, Bench, Server
 from tests.following.test_watch import until_view
 from tests.helpers import connect, instance, instances
-from tests.proxy import Proxy
 
 MODEL = "glm@llm"
 

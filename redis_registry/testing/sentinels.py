@@ -1,0 +1,244 @@
+"""A primary, its replicas, and the sentinels that watch over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+from redis_registry.testing.link import Said
+from redis_registry.testing.servers import Replica, Standalone, userinfo
+from redis_registry.testing.waiting import await_that
+
+__all__ = ["Sentinel", "SentinelSet"]
+
+_PERIODS_MS = {"PING": 300, "INFO": 200, "PUBLISH": 200, "ASK": 100}
+# Five PING periods must be longer than the second that passes between two INFOs of a replica
+# whose primary is down: else its INFO is too old, there is "no good slave", and no failover.
+
+
+class Sentinel(Standalone):
+    """One sentinel.
+
+    Args:
+        config: The lines of its configuration about whom it watches.
+        binary: The server to run.
+    """
+
+    def __init__(self, config: list[str], *, binary: str | None = None) -> None:
+        super().__init__(binary=binary)
+        self._config = config
+
+    def start(self) -> None:
+        """Start it, and have it look more often than anyone would in production."""
+        super().start()
+        for name, millis in _PERIODS_MS.items():
+            self.call("SENTINEL", "DEBUG", f"{name}-PERIOD", millis)
+
+    def _command(self, binary: str, home: Path) -> list[str]:
+        file = home / "sentinel.conf"
+        if not file.exists():  # started again it goes on with what it knew
+            lines = [f"port {self.port}", f"bind {self.host}", f"dir {home}"]
+            file.write_text("\n".join([*lines, *self._config, ""]))
+        return [binary, str(file), "--sentinel"]
+
+    def table(self, *words: str) -> dict[str, str]:
+        """The reply to a ``SENTINEL`` command that tells of one server."""
+        flat = cast("list[str]", self.call("SENTINEL", *words))
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+class SentinelSet:
+    """A primary with replicas under sentinels that fail over quickly; a context manager.
+
+    Entered, all sentinels know all servers and each other.
+
+    Example:
+        >>> with SentinelSet() as sentinels:
+        ...     old = sentinels.kill_master()
+        ...     new = sentinels.await_new_master(old)
+
+    Args:
+        replicas: How many follow the primary.
+        sentinels: How many sentinels; the majority of them decides.
+        binary: The server to run, for all.
+        options: More of the command line of primary and replicas.
+        password: What primary and replicas demand; the sentinels demand none.
+        down_after_secs: Silent for so long, a server is down to a sentinel.
+        failover_secs: Within so long a failover must be done (``failover-timeout``); twice that
+            passes before one that failed is tried again.
+
+    Attributes:
+        name: By which name the sentinels know the primary.
+        servers: Primary and replicas, in the order in which they were started.
+        sentinels: The sentinels.
+    """
+
+    name = "mymaster"
+
+    def __init__(
+        self,
+        *,
+        replicas: int = 1,
+        sentinels: int = 3,
+        binary: str | None = None,
+        options: Mapping[str, str] | None = None,
+        password: str | None = None,
+        down_after_secs: float = 0.5,
+        failover_secs: float = 2.0,
+    ) -> None:
+        self._counts = replicas, sentinels
+        self._binary = binary
+        self._options = {"repl-ping-replica-period": "1"} | dict(options or {})
+        self._password = password
+        self._down_after_secs = down_after_secs
+        self._failover_secs = failover_secs
+        self._stack = ExitStack()
+        self.servers: list[Standalone] = []
+        self.sentinels: list[Sentinel] = []
+
+    @property
+    def url(self) -> str:
+        """The sentinels' addresses and the primary's name, as a ``redis+sentinel://`` URL."""
+        who = userinfo(self._password)
+        places = ",".join(f"{s.host}:{s.port}" for s in self.sentinels)
+        return f"redis+sentinel://{who}{places}/{self.name}/0"
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _start(self, stack: ExitStack) -> None:
+        replicas, sentinels = self._counts
+        primary = Standalone(
+            binary=self._binary, options=self._options, password=self._password
+        )
+        self.servers = [stack.enter_context(primary)]
+        for _ in range(replicas):
+            replica = Replica(primary, binary=self._binary, options=self._options)
+            self.servers.append(stack.enter_context(replica))
+        quorum = sentinels // 2 + 1
+        for number in range(sentinels):
+            # Those that the quorum does not need are slower, so that they vote and don't stand
+            # for election: where all stand, each votes for itself, and seconds pass.
+            down_after = self._down_after_secs * (2 if number >= quorum else 1)
+            config = self._config(primary, quorum, down_after)
+            sentinel = Sentinel(config, binary=self._binary)
+            self.sentinels.append(stack.enter_context(sentinel))
+        await_that(self._acquainted, "all sentinels know all servers and each other")
+
+    def _config(
+        self, primary: Standalone, quorum: int, down_after_secs: float
+    ) -> list[str]:
+        down_ms, failover_ms = (
+            round(secs * 1000) for secs in (down_after_secs, self._failover_secs)
+        )
+        lines = [
+            f"monitor {self.name} {primary.host} {primary.port} {quorum}",
+            f"down-after-milliseconds {self.name} {down_ms}",
+            f"failover-timeout {self.name} {failover_ms}",
+        ]
+        if primary.login:
+            user, password = primary.login
+            lines += [f"auth-user {self.name} {user}"]
+            lines += [f"auth-pass {self.name} {password}"]
+        return [f"sentinel {line}" for line in lines]
+
+    def _acquainted(self) -> bool:
+        replicas, sentinels = self._counts
+        known = {
+            "flags": "master",
+            "num-slaves": str(replicas),
+            "num-other-sentinels": str(sentinels - 1),
+        }
+        tables = [s.table("MASTER", self.name) for s in self.sentinels]
+        return all(known.items() <= table.items() for table in tables)
+
+    def master(self) -> Standalone:
+        """The primary, as most of the sentinels that answer name it.
+
+        Raises:
+            EmbeddedServerError: They don't agree within 15 s.
+        """
+        found: list[Standalone] = []
+
+        def agreed() -> bool:
+            named = self._named()
+            found[:] = [
+                server
+                for server in self.servers
+                if named.count(server.port) * 2 > len(named)
+            ]
+            return bool(found)
+
+        await_that(agreed, "most sentinels name the same primary")
+        return found[0]
+
+    def _named(self) -> list[int]:
+        """The port that each sentinel names; one that is killed or paused names none."""
+        ports: list[int] = []
+        for sentinel in [sentinel for sentinel in self.sentinels if sentinel.alive]:
+            try:
+                place = sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
+            except (OSError, Said):
+                continue
+            ports.append(int(cast("list[str]", place)[1]))
+        return ports
+
+    def replicas(self) -> list[Standalone]:
+        """All servers but the primary, dead ones too."""
+        primary = self.master()
+        return [server for server in self.servers if server is not primary]
+
+    def kill_master(self) -> Standalone:
+        """End the primary as a power cut would; it can be started again."""
+        primary = self.master()
+        primary.kill()
+        return primary
+
+    def stop_master(self) -> Standalone:
+        """Freeze the primary (SIGSTOP); ``resume`` it, and it finds itself replaced."""
+        primary = self.master()
+        primary.pause()
+        return primary
+
+    def failover(self, *, within_secs: float = 30.0) -> Standalone:
+        """Have the sentinels move the primary, with all alive; the new one."""
+        old = self.master()
+
+        def accepted() -> bool:
+            return self.sentinels[0].call("SENTINEL", "FAILOVER", self.name) == "OK"
+
+        await_that(accepted, "a sentinel begins the failover", within_secs=within_secs)
+        return self.await_new_master(old, within_secs=within_secs)
+
+    def await_new_master(
+        self, old: Standalone, *, within_secs: float = 30.0
+    ) -> Standalone:
+        """Wait until all sentinels name another primary than ``old``, and it is one.
+
+        Raises:
+            EmbeddedServerError: That did not happen in time.
+        """
+        found: list[Standalone] = []
+
+        def moved() -> bool:
+            named = set(self._named())
+            found[:] = [s for s in self.servers if {s.port} == named and s is not old]
+            return bool(found) and found[0].info("replication")["role"] == "master"
+
+        what = f"the sentinels replace the primary on port {old.port}"
+        await_that(moved, what, within_secs=within_secs)
+        return found[0]

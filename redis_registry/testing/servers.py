@@ -1,0 +1,206 @@
+"""One real server, and replicas of it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from redis_registry.embedded import EmbeddedServer
+from redis_registry.errors import EmbeddedServerError
+from redis_registry.testing.link import Reply, Said, ask
+from redis_registry.testing.waiting import await_that
+
+__all__ = ["Replica", "Standalone", "userinfo"]
+
+CALL_SECS = 2.0
+_ADMIN = ("redis-registry-testing", secrets.token_hex(8))
+"""Name and password of the administrator of all servers of this process that have users."""
+
+
+def userinfo(password: str | None, user: str = "") -> str:
+    """The part of a URL before the host: empty without a password."""
+    if password is None:
+        return ""
+    return f"{quote(user, safe='')}:{quote(password, safe='')}@"
+
+
+class Standalone(EmbeddedServer):
+    """One server; a context manager, sync and async.
+
+    Example:
+        >>> with Standalone(users={"default": "off", "app": "on >secret ~rr:* +@all"}) as server:
+        ...     registry = RedisModelRegistry.from_url(server.url_of("app", "secret"))
+
+    Args:
+        binary: The server to run; ``None``: :func:`redis_registry.embedded.find_server`.
+        port: Port on 127.0.0.1; ``None``: a free one.
+        options: More of its command line, as ``{"maxmemory": "3mb"}``.
+        password: What everybody must give (``requirepass``); it is in :attr:`url`.
+        users: ACL users by name, with their rules as in ``ACL SETUSER``. One more, of this
+            class, lets it look after the server.
+
+    Attributes:
+        host: Where it listens.
+        login: Name and password of that administrator; empty where nobody needs any.
+        users: All ACL users.
+        password: What everybody must give.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        *,
+        binary: str | None = None,
+        port: int | None = None,
+        options: Mapping[str, str] | None = None,
+        password: str | None = None,
+        users: Mapping[str, str] | None = None,
+    ) -> None:
+        options = {"repl-diskless-sync-delay": "0"} | dict(options or {})
+        self.login: tuple[str, ...] = ()
+        self.users = dict(users or {})
+        if password is not None:
+            digest = hashlib.sha256(password.encode()).hexdigest()  # may hold spaces
+            self.users["default"] = f"on #{digest} ~* &* +@all"
+        if self.users:
+            name, secret = self.login = _ADMIN
+            self.users[name] = f"on >{secret} ~* &* +@all"
+        self.password = password
+        self._paused = False
+        super().__init__(binary=binary, port=port, options=options)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, with the password that it was given."""
+        return self._url(userinfo(self.password))
+
+    def url_of(self, user: str, password: str) -> str:
+        """Where it listens, as one of its users."""
+        return self._url(userinfo(password, user))
+
+    def _url(self, who: str) -> str:
+        return f"redis://{who}{self.host}:{self.port}/0"
+
+    def call(self, *words: str | int) -> Reply:
+        """Send a command as an administrator; its reply as plain strings, numbers and lists.
+
+        Raises:
+            EmbeddedServerError: The server answered with an error.
+            OSError: It can't be reached, or did not answer within 2 s.
+        """
+        login = [("AUTH", *self.login)] if self.login else []
+        return ask(self._dial, *login, words)
+
+    def info(self, section: str) -> dict[str, str]:
+        """One section of ``INFO``."""
+        lines = str(self.call("INFO", section)).splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def pause(self) -> None:
+        """Stop it as a frozen machine would stop (SIGSTOP): connections stay, nobody answers."""
+        self.signal(signal.SIGSTOP)
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let a paused one go on."""
+        self.signal(signal.SIGCONT)
+        self._paused = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, and is not paused."""
+        gone = self._process is None or self._process.poll() is not None
+        return not gone and not self._paused
+
+    def start(self) -> None:
+        """Start it and wait until it answers; a second start after ``kill`` keeps its port.
+
+        Raises:
+            EmbeddedServerError: There is no binary, or it did not come up.
+        """
+        self._paused = False
+        super().start()
+
+    def stop(self) -> None:
+        """End it and remove its directory."""
+        self.kill()  # nothing of it is kept: no reason to wait for a goodbye
+        super().stop()
+
+    def _dial(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=CALL_SECS)
+
+    def _answers(self) -> bool:
+        try:
+            return self.call("PING") == "PONG"
+        except Said as error:
+            if str(error).startswith("LOADING"):
+                return False
+            raise
+        except OSError:
+            return False
+
+    def _command(self, binary: str, home: Path) -> list[str]:
+        command = super()._command(binary, home)
+        if self.users:
+            file = home / "users.acl"
+            rules = [f"user {name} {rule}\n" for name, rule in self.users.items()]
+            file.write_text("".join(rules))
+            command += ["--aclfile", str(file)]
+            user, password = self.login
+            command += ["--masteruser", user, "--masterauth", password]
+        return command
+
+
+class Replica(Standalone):
+    """A server that follows another one; started, it has caught up.
+
+    Args:
+        primary: Whom it follows; running.
+        binary: The server to run.
+        options: More of its command line.
+    """
+
+    def __init__(
+        self,
+        primary: Standalone,
+        *,
+        binary: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        follow = {"replicaof": f"{primary.host} {primary.port}"}
+        super().__init__(binary=binary, options=follow | dict(options or {}))
+        self.users = dict(primary.users)
+        self.login = primary.login
+        self.password = primary.password
+
+    def start(self) -> None:
+        """Start it and wait until it has caught up.
+
+        Raises:
+            EmbeddedServerError: It did not come up, or can't follow its primary.
+        """
+        super().start()
+        try:
+            await_that(self.in_step, f"the replica on port {self.port} has caught up")
+        except EmbeddedServerError:
+            self.stop()
+            raise
+
+    def in_step(self) -> bool:
+        """Whether it follows a primary, and has caught up with it."""
+        return self.info("replication").get("master_link_status") == "up"
+
+    def promote(self) -> None:
+        """Make it a primary, by hand."""
+        self.call("REPLICAOF", "NO", "ONE")
+
+    def follow(self, primary: Standalone) -> None:
+        """Have it follow another primary, and wait until it has caught up."""
+        self.call("REPLICAOF", primary.host, primary.port)
+        await_that(self.in_step, f"the replica on port {self.port} has caught up")

@@ -1,0 +1,105 @@
+"""One server and a replica do what they were told, and nothing is left of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from redis_registry import AccessDenied, EmbeddedServerError, SyncModelRegistry
+from redis_registry.testing import Replica, Standalone, await_that
+from tests.helpers import instance
+
+
+def test_options_users_and_passwords_are_the_servers_own(binary: str) -> None:
+    users = {"default": "off", "app": "on >pa%ss ~rr:* +@all"}
+    options = {"maxmemory": "9mb"}
+    with Standalone(binary=binary, users=users, options=options) as server:
+        assert server.call("CONFIG", "GET", "maxmemory") == ["maxmemory", "9437184"]
+        with SyncModelRegistry.from_url(server.url_of("app", "pa%ss")) as registry:
+            registry.register_instance(instance(1))
+        with (
+            pytest.raises(AccessDenied),
+            SyncModelRegistry.from_url(server.url) as registry,
+        ):
+            registry.register_instance(instance(1))
+    with Standalone(binary=binary, password="a b@c") as server:
+        with SyncModelRegistry.from_url(server.url) as registry:
+            registry.register_instance(instance(1))
+        with pytest.raises(EmbeddedServerError, match="unknown command"):
+            server.call("NONSENSE")
+
+
+def test_a_replica_follows_its_primary_and_can_be_promoted(binary: str) -> None:
+    with (
+        Standalone(binary=binary, password="secret") as primary,
+        Replica(primary, binary=binary) as replica,
+    ):
+        primary.call("SET", "key", "value")
+        await_that(lambda: replica.call("GET", "key") == "value", "replicated")
+        with pytest.raises(EmbeddedServerError, match="READONLY"):
+            replica.call("SET", "key", "other")
+        replica.promote()
+        assert replica.call("SET", "key", "other") == "OK"
+        primary.call("SET", "key", "mine")
+        replica.follow(primary)
+        assert replica.call("GET", "key") == "mine"
+
+
+def test_a_paused_server_keeps_connections_and_says_nothing(binary: str) -> None:
+    with Standalone(binary=binary) as server:
+        server.pause()
+        assert not server.alive
+        with pytest.raises(TimeoutError):
+            server.call("PING")
+        server.resume()
+        assert server.alive
+        assert server.call("PING") == "PONG"
+
+
+PROGRAM = """
+import os, signal
+from redis_registry.testing import *
+with Cluster() as cluster, SentinelSet() as sentinels, Standalone() as paused:
+    paused.pause()
+    servers = [*cluster.nodes, *sentinels.servers, *sentinels.sentinels, paused]
+    print(*[server.pid for server in servers], flush=True)
+    input()
+    END
+"""
+
+
+@pytest.mark.parametrize("end", ["pass", "os.kill(os.getpid(), signal.SIGKILL)", "1/0"])
+def test_no_process_outlives_the_block_or_its_owner(end: str) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("END", end)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert owner.stdout is not None
+    pids = [int(pid) for pid in owner.stdout.readline().split()]
+    assert len(pids) == 6 + 2 + 3 + 1
+    assert all(map(_runs, pids))
+    owner.communicate("\n")
+    await_that(lambda: not any(map(_runs, pids)), "all are gone", within_secs=5)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_nothing_is_left_of_its_directory(binary: str) -> None:
+    with Standalone(binary=binary, options={"appendonly": "yes"}) as server:
+        home = Path(cast("list[str]", server.call("CONFIG", "GET", "dir"))[1])
+        assert home.is_dir()
+    assert not home.exists()
