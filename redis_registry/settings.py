@@ -153,7 +153,8 @@ class RegistrySettings(Settings):
     """How one registry object behaves; read from ``REDIS_REGISTRY_*`` where not given.
 
     Attributes:
-        url: Where Redis is.
+        url: Where Redis is: one server, a Sentinel's master, a Cluster
+            (docs/how-to/topologies.md).
         namespace: Registries of different namespaces don't see each other.
         prefix: First part of every key.
         partitions: Shares of the namespace, each one Redis Cluster slot; ``None``: adopt

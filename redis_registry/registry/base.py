@@ -84,7 +84,8 @@ class Base:
         """Build a registry that connects to ``url`` by itself.
 
         Args:
-            url: ``redis://``, ``rediss://``, ``unix://``, ``valkey://`` or ``valkeys://``.
+            url: ``redis://``, ``rediss://``, ``unix://``, ``valkey://``, ``valkeys://``,
+                ``redis+sentinel://`` or ``redis+cluster://``; see docs/how-to/topologies.md.
             run_checker: See the class.
             telemetry: See the class.
             **options: ``namespace``, ``heartbeat_interval_secs`` (how often the checker sweeps,

@@ -11,6 +11,7 @@ from tests.mutants.catalogue import (
     outliers,
     reserving,
     service,
+    topologies,
     writers,
 )
 from tests.mutants.catalogue.mutant import Edit, Mutant
@@ -27,5 +28,6 @@ GROUPS = (
     reserving,
     naming,
     service,
+    topologies,
 )
 MUTANTS = [mutant for group in GROUPS for mutant in group.MUTANTS]

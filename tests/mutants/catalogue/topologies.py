@@ -1,0 +1,62 @@
+"""S5: Sentinel and Cluster."""
+
+from __future__ import annotations
+
+from tests.mutants.catalogue.mutant import TAIL, mutant
+
+CLUSTER = "redis_registry/store/cluster.py"
+DEATH = "topologies/test_clusters.py::test_callers_and_views_come_through_the_death_of_a_primary"
+MOVES = "topologies/test_clusters.py::test_every_call_succeeds_while_slots_move_to_a_new_node"
+
+MUTANTS = [
+    mutant(
+        "S5",
+        "a demoted master keeps its connections",
+        "topologies/test_sentinels.py::test_a_master_that_was_demoted_is_left",
+        (
+            "redis_registry/store/pipeline.py",
+            "            if demoted:  # the master is somebody else now: ask Sentinel, or the Cluster\n",
+            "            if False:\n",
+        ),
+    ),
+    mutant(
+        "S5",
+        "the map of slots is kept when a node is dead",
+        DEATH,
+        (
+            CLUSTER,
+            "            except (*_LOST, asyncio.CancelledError):\n                self._map.stale = True\n",
+            "            except (*_LOST, asyncio.CancelledError):\n",
+        ),
+    ),
+    mutant(
+        "S5",
+        "a slot that is half moved is looked for at its old place",
+        "topologies/test_clusters.py::test_a_key_on_its_way_is_found_at_its_new_place",
+        (
+            CLUSTER,
+            "                host, asking = _redirect(error, host), True\n            except (*_LOST, asyncio",
+            "                raise Disconnected('elsewhere') from error\n            except (*_LOST, asyncio",
+        ),
+    ),
+    mutant(
+        "S5",
+        "a refusal while a slot moves is final",
+        MOVES,
+        (
+            "redis_registry/store/faults.py",
+            "(driver.BusyLoadingError, driver.ReadOnlyError, *_FOR_NOW_TOO),",
+            "(driver.BusyLoadingError, driver.ReadOnlyError),",
+        ),
+    ),
+    mutant(
+        "S5",
+        "one partition's news wait for another's node",
+        DEATH,
+        (
+            TAIL,
+            "each = 1 if self._executor.spread else partitions",
+            "each = partitions",
+        ),
+    ),
+]

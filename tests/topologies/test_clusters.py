@@ -1,0 +1,123 @@
+"""Partitions spread over a Cluster: nodes die, slots move, and callers get their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from redis_registry import RedisModelRegistry, SyncModelRegistry
+from redis_registry.settings import RegistrySettings
+from redis_registry.store.client import async_client, sync_client
+from redis_registry.testing import Cluster, Node
+from tests.topologies.traffic import OPTIONS, Traffic, fleet
+
+PARTITIONS = 6
+KEYS = [f"rr:{{default/{number}}}:meta" for number in range(PARTITIONS)]
+SPREAD: dict[str, Any] = OPTIONS | {"partitions": PARTITIONS}
+
+FAULTS: dict[str, Callable[[Cluster, str], Node]] = {
+    "kill -9": Cluster.kill_primary,
+    "SIGSTOP": Cluster.stop_primary,
+}
+
+
+def owners(cluster: Cluster) -> set[int]:
+    return {cluster.owner(key).port for key in KEYS}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_callers_and_views_come_through_the_death_of_a_primary(
+    binary: str, fault: str, no_tasks_left: None
+) -> None:
+    with Cluster(binary=binary) as cluster:
+        assert len(owners(cluster)) == 3
+        async with RedisModelRegistry.from_url(cluster.url, **SPREAD) as registry:
+            traffic = Traffic(registry, fleet(12, each=2))
+            async with traffic.flowing():
+                await traffic.goes_on()
+                began = time.monotonic()
+                dead = await asyncio.to_thread(FAULTS[fault], cluster, KEYS[0])
+                await asyncio.to_thread(cluster.await_failover, dead)
+                took = time.monotonic() - began
+                await traffic.goes_on()
+            traffic.assert_nobody_noticed(took + 2)
+
+
+def classic(cluster: Cluster, key: str, to: Node) -> None:
+    """As `redis-cli --cluster reshard` does it, slowly."""
+    cluster.begin_migration(key, to)
+    while cluster.move_keys(key, to, 4):
+        time.sleep(0.02)  # so that calls come in between
+    cluster.end_migration(key, to)
+
+
+MOVES: dict[str, Callable[[Cluster, str, Node], None]] = {
+    "classic": classic,
+    "atomic": Cluster.migrate_atomically,
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+async def test_every_call_succeeds_while_slots_move_to_a_new_node(
+    binary: str, move: str, no_tasks_left: None
+) -> None:
+    if move == "atomic" and "valkey" not in binary:
+        pytest.skip("only Valkey 9 moves slots at one moment")
+    with Cluster(binary=binary, replicas=0) as cluster:
+        async with RedisModelRegistry.from_url(cluster.url, **SPREAD) as registry:
+            traffic = Traffic(registry, fleet(12, each=2))
+            async with traffic.flowing():
+                await traffic.goes_on()
+                new = await asyncio.to_thread(cluster.add_node)
+                for key in KEYS:
+                    await asyncio.to_thread(MOVES[move], cluster, key, new)
+                    await traffic.goes_on(5)
+                assert owners(cluster) == {new.port}
+                await traffic.goes_on()
+            traffic.assert_nobody_noticed(5.0)
+
+
+async def test_a_key_on_its_way_is_found_at_its_new_place(
+    binary: str, no_tasks_left: None
+) -> None:
+    """Before the nodes agree that its slot has moved; also by a client that knows no new node."""
+    with Cluster(binary=binary, replicas=0) as cluster:
+        settings = RegistrySettings.of(url=cluster.url)
+        client, threads = async_client(settings), sync_client(settings)
+        await client.execute_command("HSET", KEYS[0], "a", "1")
+        assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        new = cluster.add_node()
+        cluster.begin_migration(KEYS[0], new)
+        cluster.move_keys(KEYS[0], new)
+        many = [client.execute_command("HGET", KEYS[0], "a") for _ in range(50)]
+        assert await asyncio.gather(*many) == [b"1"] * 50
+        assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        cluster.end_migration(KEYS[0], new)
+        assert await client.execute_command("HGET", KEYS[0], "a") == b"1"
+        await client.aclose()
+        threads.close()
+
+
+def test_threads_come_through_too(binary: str) -> None:
+    with (
+        Cluster(binary=binary) as cluster,
+        SyncModelRegistry.from_url(cluster.url, **SPREAD) as registry,
+        registry.view() as view,
+    ):
+        items = fleet(12, each=2)
+        registry.send_heartbeats(items)
+        dead = cluster.kill_primary(KEYS[0])
+        registry.send_heartbeats(items)
+        assert len(registry.get_all_instances("chat", healthy_only=True)) == len(items)
+        assert len(view.instances("chat")) == len(items)
+        cluster.await_failover(dead)
+        new = cluster.add_node()
+        for key in KEYS[:2]:
+            cluster.migrate(key, new)
+            registry.send_heartbeats(items)
+        with registry.reserve("chat") as reservation:
+            assert registry.in_flight("chat")[reservation.instance.identity] == 1

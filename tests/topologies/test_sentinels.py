@@ -1,0 +1,93 @@
+"""A master that Sentinel replaces: callers wait, and nobody who lives is flipped."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis.exceptions import ReadOnlyError
+
+from redis_registry import RedisModelRegistry, SyncModelRegistry
+from redis_registry.settings import RegistrySettings
+from redis_registry.store.client import async_client
+from redis_registry.testing import SentinelSet, Standalone
+from tests.topologies.traffic import OPTIONS, Traffic, fleet
+
+
+def _ordered(sentinels: SentinelSet) -> Standalone:
+    old = sentinels.master()
+    sentinels.failover()
+    return old
+
+
+FAULTS: dict[str, Callable[[SentinelSet], Standalone]] = {
+    "kill -9": SentinelSet.kill_master,
+    "SIGSTOP": SentinelSet.stop_master,
+    "by order": _ordered,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_callers_and_views_come_through_a_failover(
+    binary: str, fault: str, no_tasks_left: None
+) -> None:
+    with SentinelSet(binary=binary, password="p w") as sentinels:
+        async with RedisModelRegistry.from_url(sentinels.url, **OPTIONS) as registry:
+            traffic = Traffic(registry, fleet(4))
+            async with traffic.flowing():
+                await traffic.goes_on()
+                began = time.monotonic()
+                old = await asyncio.to_thread(FAULTS[fault], sentinels)
+                await asyncio.to_thread(sentinels.await_new_master, old)
+                took = time.monotonic() - began
+                await traffic.goes_on()
+                if fault == "SIGSTOP":
+                    old.resume()
+                    await traffic.goes_on()
+            traffic.assert_nobody_noticed(took + 2)
+
+
+def test_threads_come_through_too(binary: str) -> None:
+    with (
+        SentinelSet(binary=binary) as sentinels,
+        SyncModelRegistry.from_url(sentinels.url, **OPTIONS) as registry,
+        registry.view() as view,
+    ):
+        items = fleet(2)
+        registry.send_heartbeats(items)
+        old = sentinels.kill_master()
+        registry.send_heartbeats(items)
+        found = registry.get_all_model_instances(healthy_only=True)
+        assert len(found) == len(items)
+        assert len(view.instances("chat")) == len(items)
+        assert sentinels.await_new_master(old) is not old
+
+
+async def test_a_master_that_was_demoted_is_left(
+    binary: str, no_tasks_left: None
+) -> None:
+    """Sentinel ends its connections; who demotes by hand doesn't."""
+    with Standalone(binary=binary) as old, Standalone(binary=binary) as new:
+        client = async_client(RegistrySettings.of(url=old.url))
+        before = await client.execute_command("CLIENT", "ID")
+        old.call("REPLICAOF", "127.0.0.1", new.port)
+        with pytest.raises(ReadOnlyError):
+            await client.execute_command("HSET", "key", "a", "1")
+        assert await client.execute_command("CLIENT", "ID") != before
+        await client.aclose()
+
+
+async def test_dead_sentinels_are_passed_over(binary: str, no_tasks_left: None) -> None:
+    with SentinelSet(binary=binary) as sentinels:
+        dead, paused, _ = sentinels.sentinels
+        dead.stop()
+        paused.pause()
+        options: dict[str, Any] = OPTIONS | {"socket_timeout_secs": 4.0}
+        async with RedisModelRegistry.from_url(sentinels.url, **options) as registry:
+            await registry.send_heartbeats(fleet(1))
+        with SyncModelRegistry.from_url(sentinels.url, **options) as registry:
+            assert len(registry.get_all_instances("m0")) == 5
+        paused.resume()
