@@ -90,7 +90,7 @@ def sync_registry(registry_server: Standalone) -> Generator[SyncModelRegistry]:
 if find_spec("pytest_asyncio") is not None:
     import pytest_asyncio
 
-    @pytest_asyncio.fixture
+    @pytest_asyncio.fixture(loop_scope="function")
     async def registry(
         registry_server: Standalone,
     ) -> AsyncGenerator[RedisModelRegistry]:
