@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from redis_registry.testing import wrong_clock
 
 ROOT = Path(__file__).resolve().parents[1]
-FAKETIME = shutil.which("faketime")
 
 
 class Node:
@@ -25,7 +22,7 @@ class Node:
         model: Model of its instances.
         first: Their first port.
         count: How many.
-        skew: Its clock's error, as faketime writes it (``+1h``).
+        skew_secs: Its clock's error.
         options: More of its command line.
     """
 
@@ -36,7 +33,7 @@ class Node:
         first: int,
         count: int,
         *options: str,
-        skew: str | None = None,
+        skew_secs: float = 0,
     ) -> None:
         command = [
             sys.executable,
@@ -47,16 +44,12 @@ class Node:
             str(first),
             str(count),
         ]
-        if skew is not None:
-            if FAKETIME is None:
-                pytest.skip("faketime is not installed: apt-get install it")
-            command = [FAKETIME, "-f", skew, *command]
         self.process = subprocess.Popen(
             [*command, *options],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"FAKETIME_DONT_FAKE_MONOTONIC": "1"},
+            env=os.environ | (wrong_clock(skew_secs) if skew_secs else {}),
         )
 
     def ready(self) -> None:
@@ -65,13 +58,9 @@ class Node:
         assert self.process.stdout.readline() == "ready\n"
 
     def kill(self) -> None:
-        """End it with kill -9, its interpreter included when a wrapper runs it."""
-        if self.process.poll() is None:
-            task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}")
-            for pid in (task / "children").read_text().split():
-                os.kill(int(pid), signal.SIGKILL)
-            self.process.kill()
-            self.process.wait()
+        """End it with kill -9."""
+        self.process.kill()
+        self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
 

@@ -7,6 +7,7 @@
 :class:`Cluster`        primaries that share all slots, with replicas; slots that move
 :class:`Secured`        one server that speaks TLS only, with :class:`Certificates`
 :class:`Clocked`        one server whose clock the test moves; :func:`wrong_clock` for programs
+:class:`Network`        hosts whose links break (root only); servers run ``on`` them
 :class:`Proxy`          connections that are cut, late, frozen, refused, or never answered
 ======================  ===================================================================
 
@@ -18,6 +19,7 @@ machine lacks something, ``NotAvailableHere`` says what to install. Fixtures for
 
 from redis_registry.testing.clocks import Clocked, wrong_clock
 from redis_registry.testing.clusters import Cluster, Node
+from redis_registry.testing.netns import Host, Network
 from redis_registry.testing.proxy import Proxy
 from redis_registry.testing.sentinels import Sentinel, SentinelSet
 from redis_registry.testing.servers import Replica, Standalone
@@ -28,6 +30,8 @@ __all__ = [
     "Certificates",
     "Clocked",
     "Cluster",
+    "Host",
+    "Network",
     "Node",
     "Proxy",
     "Replica",

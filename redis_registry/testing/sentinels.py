@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
 from redis_registry.testing.link import Said
+from redis_registry.testing.netns import Host, in_turn
 from redis_registry.testing.servers import Replica, Standalone, userinfo
 from redis_registry.testing.waiting import await_that
 
@@ -25,10 +26,13 @@ class Sentinel(Standalone):
     Args:
         config: The lines of its configuration about whom it watches.
         binary: The server to run.
+        on: The host that it runs on.
     """
 
-    def __init__(self, config: list[str], *, binary: str | None = None) -> None:
-        super().__init__(binary=binary)
+    def __init__(
+        self, config: list[str], *, binary: str | None = None, on: Host | None = None
+    ) -> None:
+        super().__init__(binary=binary, on=on)
         self._config = config
 
     def start(self) -> None:
@@ -41,8 +45,10 @@ class Sentinel(Standalone):
         file = home / "sentinel.conf"
         if not file.exists():  # started again it goes on with what it knew
             lines = [f"port {self.port}", f"bind {self.host}", f"dir {home}"]
+            lines += ["protected-mode no"]
             file.write_text("\n".join([*lines, *self._config, ""]))
-        return [binary, str(file), "--sentinel"]
+        prefix = self._on.command() if self._on else []
+        return [*prefix, binary, str(file), "--sentinel"]
 
     def table(self, *words: str) -> dict[str, str]:
         """The reply to a ``SENTINEL`` command that tells of one server."""
@@ -69,6 +75,8 @@ class SentinelSet:
         down_after_secs: Silent for so long, a server is down to a sentinel.
         failover_secs: Within so long a failover must be done (``failover-timeout``); twice that
             passes before one that failed is tried again.
+        hosts: The hosts of a :class:`redis_registry.testing.Network`: the first server and the
+            first sentinel run on the first, and so on.
 
     Attributes:
         name: By which name the sentinels know the primary.
@@ -88,7 +96,9 @@ class SentinelSet:
         password: str | None = None,
         down_after_secs: float = 0.5,
         failover_secs: float = 2.0,
+        hosts: Sequence[Host] = (),
     ) -> None:
+        self._hosts = hosts
         self._counts = replicas, sentinels
         self._binary = binary
         self._options = {"repl-ping-replica-period": "1"} | dict(options or {})
@@ -123,11 +133,19 @@ class SentinelSet:
     def _start(self, stack: ExitStack) -> None:
         replicas, sentinels = self._counts
         primary = Standalone(
-            binary=self._binary, options=self._options, password=self._password
+            binary=self._binary,
+            options=self._options,
+            password=self._password,
+            on=in_turn(self._hosts, 0),
         )
         self.servers = [stack.enter_context(primary)]
-        for _ in range(replicas):
-            replica = Replica(primary, binary=self._binary, options=self._options)
+        for number in range(1, replicas + 1):
+            replica = Replica(
+                primary,
+                binary=self._binary,
+                options=self._options,
+                on=in_turn(self._hosts, number),
+            )
             self.servers.append(stack.enter_context(replica))
         quorum = sentinels // 2 + 1
         for number in range(sentinels):
@@ -135,7 +153,8 @@ class SentinelSet:
             # for election: where all stand, each votes for itself, and seconds pass.
             down_after = self._down_after_secs * (2 if number >= quorum else 1)
             config = self._config(primary, quorum, down_after)
-            sentinel = Sentinel(config, binary=self._binary)
+            host = in_turn(self._hosts, number)
+            sentinel = Sentinel(config, binary=self._binary, on=host)
             self.sentinels.append(stack.enter_context(sentinel))
         await_that(self._acquainted, "all sentinels know all servers and each other")
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from redis_registry.embedded import EmbeddedServer
 from redis_registry.errors import EmbeddedServerError
 from redis_registry.testing.link import Reply, Said, ask
+from redis_registry.testing.netns import Host
 from redis_registry.testing.waiting import await_that
 
 __all__ = ["Replica", "Standalone", "userinfo"]
@@ -43,15 +44,14 @@ class Standalone(EmbeddedServer):
         password: What everybody must give (``requirepass``); it is in :attr:`url`.
         users: ACL users by name, with their rules as in ``ACL SETUSER``. One more, of this
             class, lets it look after the server.
+        on: The host of a :class:`redis_registry.testing.Network` that it runs on.
 
     Attributes:
-        host: Where it listens.
+        host: The address at which it listens.
         login: Name and password of that administrator; empty where nobody needs any.
         users: All ACL users.
         password: What everybody must give.
     """
-
-    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -61,8 +61,11 @@ class Standalone(EmbeddedServer):
         options: Mapping[str, str] | None = None,
         password: str | None = None,
         users: Mapping[str, str] | None = None,
+        on: Host | None = None,
     ) -> None:
         options = {"repl-diskless-sync-delay": "0"} | dict(options or {})
+        self.host = "127.0.0.1" if on is None else on.address
+        self._on = on
         self.login: tuple[str, ...] = ()
         self.users = dict(users or {})
         if password is not None:
@@ -147,6 +150,9 @@ class Standalone(EmbeddedServer):
 
     def _command(self, binary: str, home: Path) -> list[str]:
         command = super()._command(binary, home)
+        if self._on is not None:
+            options = ["--bind", self.host, "127.0.0.1", "--protected-mode", "no"]
+            command = [*self._on.command(), *command, *options]
         if self.users:
             file = home / "users.acl"
             rules = [f"user {name} {rule}\n" for name, rule in self.users.items()]
@@ -164,6 +170,7 @@ class Replica(Standalone):
         primary: Whom it follows; running.
         binary: The server to run.
         options: More of its command line.
+        on: The host that it runs on.
     """
 
     def __init__(
@@ -172,9 +179,10 @@ class Replica(Standalone):
         *,
         binary: str | None = None,
         options: Mapping[str, str] | None = None,
+        on: Host | None = None,
     ) -> None:
         follow = {"replicaof": f"{primary.host} {primary.port}"}
-        super().__init__(binary=binary, options=follow | dict(options or {}))
+        super().__init__(binary=binary, options=follow | dict(options or {}), on=on)
         self.users = dict(primary.users)
         self.login = primary.login
         self.password = primary.password

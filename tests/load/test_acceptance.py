@@ -29,12 +29,12 @@ def healthy(reader: SyncModelRegistry, model: str = MODEL) -> int:
 
 
 def crowd(url: str, *, skewed: bool, checker: bool = True) -> list[Node]:
-    skews = [None, "+1h", "-1h", "+1h"] if skewed else [None] * NODES
+    skews = [0, 3600, -3600, 3600] if skewed else [0] * NODES
     each = SIZE // NODES
     options = ["--timeout", str(TIMEOUT_SECS), "--interval", str(INTERVAL_SECS)]
     options += ["--checker"] if checker else []
     return [
-        Node(url, MODEL, 1 + each * n, each, *options, skew=skews[n])
+        Node(url, MODEL, 1 + each * n, each, *options, skew_secs=skews[n])
         for n in range(NODES)
     ]
 

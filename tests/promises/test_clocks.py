@@ -8,15 +8,15 @@ from redis_registry import Kind, SyncModelRegistry
 from tests.conftest import Server
 from tests.nodes import Node, nodes
 
-SKEWS = [None, "+1h", "-1h", "+3d"]
+SKEWS_SECS = [0, 3600, -3600, 3 * 86_400]
 
 
 def test_nodes_with_wrong_clocks_flip_nobody_who_beats(server: Server) -> None:
     options = ("--timeout", "2", "--interval", "0.5", "--checker")
     with nodes(
         [
-            Node(server.url, "glm@llm", 1 + 50 * number, 50, *options, skew=skew)
-            for number, skew in enumerate(SKEWS)
+            Node(server.url, "glm@llm", 1 + 50 * number, 50, *options, skew_secs=skew)
+            for number, skew in enumerate(SKEWS_SECS)
         ]
     ):
         start = time.monotonic()
@@ -28,4 +28,4 @@ def test_nodes_with_wrong_clocks_flip_nobody_who_beats(server: Server) -> None:
                 time.sleep(0.05)
     assert server.store.events(Kind.UNHEALTHY) == []
     actors = {event.actor for event in server.store.events(Kind.REGISTERED)}
-    assert len(actors) == len(SKEWS)
+    assert len(actors) == len(SKEWS_SECS)
