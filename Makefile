@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.txt Makefile | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-load test-dbgpt mutants lint format bench lock clean
+.PHONY: help setup demo test test-load test-faults test-dbgpt explore mutants lint format bench lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,10 +31,17 @@ demo: $(STAMP)  ## Two controllers, six workers, one real server: watch it tell 
 	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
 
 test: $(STAMP)  ## All tests (under 6 minutes on 2 cores; three workers, for much of it is waiting)
-	@$(BIN)/python -m pytest -q -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -q -n 3 --ignore tests/topologies $(ARGS)
 
 test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats (about 25 minutes; LOAD_SHARE=0.1 to try)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
+
+test-faults: $(STAMP)  ## Sentinel and Cluster under faults; every interleaving of script calls in small worlds (about 3 minutes)
+	@$(BIN)/python -m tests.explore --states 4000
+	@$(BIN)/python -m pytest -q -n 2 tests/topologies $(ARGS)
+
+explore: $(STAMP)  ## The same for 20 minutes: more than 100,000 states; then scripts broken on purpose, each noticed
+	@$(BIN)/python -m tests.explore --states 60000 $(ARGS) && $(BIN)/python -m tests.explore --mutants
 
 mutants: $(STAMP)  ## Break the code line by line: each break must turn the promise's test red (about 3 minutes)
 	@$(BIN)/python -m tests.mutants $(ARGS)

@@ -25,6 +25,9 @@ __all__ = ["Checker", "CheckerStatus"]
 MOST_OVERDUE = 100_000
 """Of more than this many overdue instances the rest is left to the next sweep."""
 
+TOO_MANY = 2
+"""A checker that holds so many leases more than one that waits passes one on."""
+
 RECLAIM_CALLS = 20
 """At most so many calls of a sweep take reservations back; what is left waits for the next."""
 
@@ -92,6 +95,7 @@ class Checker:
         self._terms: dict[int, Term] = {}
         self._guarded: set[int] = set()
         self._reclaim_at: dict[int, float] = {}
+        self._pass_on_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -207,7 +211,9 @@ class Checker:
 
     async def _ask(self, partition: int, *offsets: int) -> Sequence[Sweep]:
         return await self._executor.run(
-            self._operations.sweep(partition, self.holder, offsets),
+            self._operations.sweep(
+                partition, self.holder, offsets, leads=len(self._terms)
+            ),
             deadline_secs=self._settings.lease_ttl,
         )
 
@@ -225,6 +231,14 @@ class Checker:
             # A little after its end, and not all at once.
             left = sweep.lease_left_us / 1_000_000
             return min(tick, left) * random.uniform(0.8, 1.2)  # noqa: S311
+        term = self._led(partition, sweep)
+        if self._may_pass_on(sweep):
+            return await self._pass_on(term)
+        await self._work(term, sweep)
+        wait = tick if sweep.wait_us < 0 else min(tick, sweep.wait_us / 1_000_000)
+        return max(wait, LEAST_WAIT_SECS)
+
+    def _led(self, partition: int, sweep: Sweep) -> Term:
         term = Term(partition, self.holder, sweep.token, sweep.epoch)
         if self._terms.get(partition) != term:
             _log.info(
@@ -234,6 +248,10 @@ class Checker:
         self.status.leads.add(partition)
         self.status.sweeps += 1
         self._telemetry.count("sweeps")
+        return term
+
+    async def _work(self, term: Term, sweep: Sweep) -> None:
+        """Do all that the sweep has found."""
         if sweep.rebase:
             await self._rebase(term)
         if sweep.members or sweep.guarded:
@@ -242,9 +260,32 @@ class Checker:
             await self._forget(term, sweep.forget)
         if sweep.ended:
             await self._executor.run(self._operations.expire(term))
-        await self._reclaim(partition)
-        wait = tick if sweep.wait_us < 0 else min(tick, sweep.wait_us / 1_000_000)
-        return max(wait, LEAST_WAIT_SECS)
+        await self._reclaim(term.partition)
+
+    def _may_pass_on(self, sweep: Sweep) -> bool:
+        """Whether one who waits has two leases less, and nobody's deadline is near.
+
+        One at a time, so that none is passed back.
+        """
+        if sweep.waiting < 0 or len(self._terms) - sweep.waiting < TOO_MANY:
+            return False
+        calm = sweep.wait_us < 0 or sweep.wait_us > self._away_secs * 1_000_000
+        return calm and time.monotonic() >= self._pass_on_at
+
+    @property
+    def _away_secs(self) -> float:
+        """How long to keep away from a partition that was passed on: others look within a term."""
+        return 1.3 * self._settings.lease_ttl
+
+    async def _pass_on(self, term: Term) -> float:
+        """Leave a partition to another controller; how long to keep away from it, in seconds."""
+        pause = max(self._settings.tick, self._away_secs)
+        self._pass_on_at = time.monotonic() + pause
+        self._terms.pop(term.partition, None)
+        self.status.leads.discard(term.partition)
+        await self._executor.run(self._operations.release(term))
+        _log.info("lease passed on", extra={"partition": term.partition})
+        return self._away_secs
 
     async def _rebase(self, term: Term) -> None:
         rank = 0

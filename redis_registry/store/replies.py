@@ -51,6 +51,7 @@ class Sweep(NamedTuple):
         forget: Identities whose time has come.
         guarded: Scopes with an entry in the guard.
         ended: An override has ended and is still on record.
+        waiting: How many leases the checker holds that waits for this one; -1: nobody waits.
     """
 
     token: int
@@ -65,6 +66,7 @@ class Sweep(NamedTuple):
     forget: list[str]
     guarded: list[str]
     ended: bool
+    waiting: int
 
 
 def read_sweep(reply: list[Any]) -> Sweep:
@@ -83,6 +85,7 @@ def read_sweep(reply: list[Any]) -> Sweep:
             for i in (8, 9, 10)
         ),
         ended=bool(reply[11]),
+        waiting=int(reply[12]),
     )
 
 

@@ -36,9 +36,17 @@ class Sweeping(Calls):
     """Operations of the lease's holder."""
 
     def sweep(
-        self, partition: int, holder: str, offsets: Sequence[int] = (0,)
+        self,
+        partition: int,
+        holder: str,
+        offsets: Sequence[int] = (0,),
+        *,
+        leads: int = 0,
     ) -> Operation[Sequence[Sweep]]:
-        """Take or renew the lease and learn what is overdue: a page of 1,000 from each offset."""
+        """Take or renew the lease and learn what is overdue: a page of 1,000 from each offset.
+
+        ``leads`` is how many leases the holder has, so that another one may pass one on.
+        """
         yield from self._join()
         forget = self.settings.forget_after_secs
         return (
@@ -52,6 +60,7 @@ class Sweeping(Calls):
                         str(offset),
                         str(SWEEP_PAGE),
                         "-1" if forget is None else micros(forget),
+                        str(leads),
                     ],
                     read_sweep,
                 )

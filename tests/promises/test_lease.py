@@ -238,3 +238,43 @@ async def test_a_wrong_type_in_redis_is_reported_and_mended_by_removing_it(
         await until(complaining, "the checker says why")
         server.raw.delete(server.store.key("deadlines"))
         await until(lambda: leading(registry), "it goes on")
+
+
+@pytest.mark.damages  # the check knows one partition
+async def test_controllers_share_the_partitions(
+    server: Server, no_tasks_left: None
+) -> None:
+    """One that comes later gets its part; when one goes, the other takes all."""
+    options: dict[str, Any] = {
+        "partitions": 5,
+        "heartbeat_timeout_secs": 3.0,
+        "heartbeat_interval_secs": 0.1,
+        "lease_ttl_secs": 0.2,
+    }
+
+    def leads(registry: RedisModelRegistry) -> set[int]:
+        assert registry.checker is not None
+        return registry.checker.leads
+
+    async with RedisModelRegistry.from_url(server.url, **options) as first:
+        await until(lambda: _true(len(leads(first)) == 5), "it takes all")
+        async with RedisModelRegistry.from_url(server.url, **options) as second:
+
+            async def shared() -> bool:
+                one, other = leads(first), leads(second)
+                return len(one) + len(other) == 5 and len(one) in (2, 3)
+
+            await until(shared, "they share", within_secs=10)
+            flipped = instance(1, heartbeat_timeout_secs=0.5)
+            await first.register_instance(flipped)
+
+            async def unhealthy() -> bool:
+                (found,) = await second.get_all_instances(flipped.model_name)
+                return found.state == "unhealthy"
+
+            await until(unhealthy, "whoever leads flips")
+        await until(lambda: _true(len(leads(first)) == 5), "it takes over")
+
+
+async def _true(value: bool) -> bool:
+    return value

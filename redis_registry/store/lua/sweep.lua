@@ -3,10 +3,10 @@
 --
 -- KEYS  1 meta  2 events  3 lease  4 deadlines  5 down  6 guard
 -- ARGV  1 header  2 actor  3 holder  4 lease µs  5 offset among the overdue  6 page size
---       7 forget after µs, or -1 for never
+--       7 forget after µs, or -1 for never  8 how many leases the caller holds
 -- Reply {token, epoch, holder, lease left µs, µs to the next deadline or -1, overdue, living,
 --        rebase: 1 | 0, [overdue member, …], [identity to forget, …], [scope in the guard, …],
---        an override has ended: 1 | 0}
+--        an override has ended: 1 | 0, how many leases the one holds who waits for this one or -1}
 --       token 0: somebody else holds the lease (the lists are empty)
 -- @include open
 local LEASE, DEADLINES, DOWN, GUARD = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -22,8 +22,14 @@ local ends = tonumber(lease[3] or '0')
 local valid = now < ends and ends - now <= tonumber(redis.call('HGET', LEASE, 'ttl') or ttl)
   and lease[4] == epoch
 if valid and lease[1] ~= holder then
-  return { 0, epoch, lease[1], ends - now, -1, 0, living, 0, {}, {}, {}, 0 }
+  -- Controllers share several partitions: the holder may pass this one on.
+  if partitions ~= '1' then
+    redis.call('HSET', LEASE, 'waiting', holder .. '|' .. ARGV[8] .. '|' .. now_text)
+  end
+  return { 0, epoch, lease[1], ends - now, -1, 0, living, 0, {}, {}, {}, 0, -1 }
 end
+local by, leads, at = string.match(redis.call('HGET', LEASE, 'waiting') or '', '^(.*)|(%d+)|(%d+)$')
+local waiting = by and by ~= holder and math.abs(now - tonumber(at)) < 2 * ttl and tonumber(leads) or -1
 local token = tonumber(lease[2] or '0')
 if not valid or lease[1] ~= holder then
   token = token + 1
@@ -62,4 +68,4 @@ local marks = redis.call('HMGET', META, 'rebase', 'orders_end')
 local ended = tonumber(marks[2] or '0') -- the first end of an override; 0: none ends
 if ended > now then wait = wait < 0 and ended - now or math.min(wait, ended - now) end
 return { token, epoch, holder, ttl, wait, overdue, living, marks[1] and 1 or 0, members, forget,
-  redis.call('HKEYS', GUARD), ended > 0 and ended <= now and 1 or 0 }
+  redis.call('HKEYS', GUARD), ended > 0 and ended <= now and 1 or 0, waiting }

@@ -51,6 +51,16 @@ MUTANTS = [
     ),
     mutant(
         "S5",
+        "the first controller keeps all partitions",
+        "promises/test_lease.py::test_controllers_share_the_partitions",
+        (
+            "redis_registry/roles/checker.py",
+            "return calm and time.monotonic() >= self._pass_on_at",
+            "return False",
+        ),
+    ),
+    mutant(
+        "S5",
         "one partition's news wait for another's node",
         DEATH,
         (
