@@ -203,7 +203,7 @@ class World:
     @cached_property
     def symmetric(self) -> bool:
         """Whether all addresses have the same lives."""
-        return len(set(self.lives)) == 1 and len(set(self.own)) < 2  # noqa: PLR2004
+        return len(set(self.lives)) == 1 and len(set(self.own)) < 2
 
     @cached_property
     def operations(self) -> Operations:
