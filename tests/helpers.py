@@ -40,7 +40,15 @@ OPTIONAL = {b"why", b"load", b"out", b"flaps", b"calls", b"ejected", b"serves"}
 """Fields that only some records have."""
 
 TIMES = {
-    "meta": ("pulse", "swept", "recovery_from", "recovery_first", "recovery_at"),
+    "meta": (
+        "pulse",
+        "swept",
+        "recovery_from",
+        "recovery_first",
+        "recovery_at",
+        "former_from",
+        "former_at",
+    ),
     "lease": ("until",),
 }
 

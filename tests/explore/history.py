@@ -47,6 +47,7 @@ class Known(NamedTuple):
         granted: Outages of the registry give it at least until then; 0: nothing.
         bound: No chain of outages protects it beyond this; 0: no outage does.
         down: Since when it is not healthy.
+        timeout: Its own, in µs.
     """
 
     life: str
@@ -55,6 +56,7 @@ class Known(NamedTuple):
     granted: int = 0
     bound: int = 0
     down: int = 0
+    timeout: int = 0
 
 
 class Recovery(NamedTuple):
@@ -104,8 +106,7 @@ def _granted(
 ) -> History:
     """An outage from ``since`` to ``now`` gives everybody who lived before it time to beat again.
 
-    A restart gives a full timeout also to those who lived by the grace of an outage before it. A
-    mere silence during a recovery stretches that one by its own length, and never beyond
+    A restart during a recovery gives a full timeout also to those who lived by its grace. A mere silence during a recovery stretches that one by its own length, and never beyond
     a timeout more than it had.
     """
     first, ends = now, now + times.timeout
@@ -119,11 +120,13 @@ def _granted(
     for place, known in enumerate(found):
         if known is None or known.health != "1":
             continue
-        by_grace = known.granted > since and (hard or stretches)
+        by_grace = (
+            known.granted > since and recovery is not None and (hard or stretches)
+        )
         if known.deadline > since or by_grace:
             found[place] = known._replace(
-                granted=max(known.granted, ends),
-                bound=max(known.bound, first + 2 * times.timeout),
+                granted=max(known.granted, ends - times.timeout + known.timeout),
+                bound=max(known.bound, first + times.timeout + known.timeout),
             )
     return history._replace(known=tuple(found), recovery=Recovery(first, ends))
 
@@ -177,7 +180,7 @@ def verdict(kind: str, life: str, known: Known | None) -> str:
 
 
 def heard(
-    kind: str, life: str, known: Known | None, now: int, times: Times
+    kind: str, life: str, known: Known | None, now: int, timeout: int
 ) -> Known | None:
     """What is known after a worker's call was accepted."""
     if kind == "remove":
@@ -185,5 +188,6 @@ def heard(
     if kind == "goodbye":
         assert known is not None
         health = "g" if life else "d"
-        return Known(known.life, health, known.deadline, down=now)
-    return Known(life or (known.life if known else ""), "1", now + times.timeout)
+        return Known(known.life, health, known.deadline, down=now, timeout=timeout)
+    life = life or (known.life if known else "")
+    return Known(life, "1", now + timeout, timeout=timeout)

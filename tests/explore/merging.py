@@ -32,7 +32,11 @@ _META = {
     b"recovery_first",
     b"recovery_at",
     b"recovery_cause",
+    b"former_from",
+    b"former_at",
 }
+_RECOVERY = (b"recovery_from", b"recovery_first", b"recovery_at")
+_FORMER = (b"former_from", b"former_at")
 _Times = dict[int, int]
 _NOTHING: dict[bytes, Any] = {}
 
@@ -78,7 +82,10 @@ class Merging:
         self._events = keys.named("events").encode()
         self._ours = {*self._keys, self._index, *self._instances, self._events, EXPIRES}
         times = world.times
-        self._most = max(2 * times.timeout + times.gap, times.forget) + times.lease
+        places = range(len(world.lives))
+        self._longest = max(times.timeout, *map(world.timeout_of, places))
+        within = times.timeout + self._longest + times.gap
+        self._most = max(within, times.forget) + times.lease
         self._prefixes = [f"{identity}:".encode() for identity in world.identities]
 
     def key(self, state: State) -> bytes:
@@ -118,13 +125,7 @@ class Merging:
     ) -> _Times:
         history = state.history
         found = {history.called, history.swept, *deadlines.values()}
-        for field in (
-            b"pulse",
-            b"swept",
-            b"recovery_from",
-            b"recovery_first",
-            b"recovery_at",
-        ):
+        for field in (b"pulse", b"swept", *_RECOVERY, *_FORMER):
             found.add(int(meta.get(field, 0)))
         found.add(int(lease.get(b"until", 0)))
         if history.recovery:
@@ -184,9 +185,10 @@ class Merging:
     ) -> Any:
         history, now = state.history, state.now
         pulse = int(meta.get(b"pulse", 0))
-        ends = int(meta.get(b"recovery_at", 0)) + self._world.times.timeout
-        fields = (b"recovery_from", b"recovery_first", b"recovery_at")
-        recovery = [times[int(meta.get(field, 0))] for field in fields]
+        ends = int(meta.get(b"recovery_at", 0)) + self._longest
+        recovery = [times[int(meta.get(field, 0))] for field in _RECOVERY]
+        former = [times[int(meta.get(field, 0))] for field in _FORMER]
+        former_ends = int(meta.get(b"former_at", 0)) + self._longest
         until = int(lease.get(b"until", 0))
         term, held = history.term, None
         if term is not None and term.until > now and term.run == state.run:
@@ -201,6 +203,7 @@ class Merging:
             times[int(meta.get(b"swept", 0))] if b"swept" in meta else None,
             times[history.swept] if history.swept else None,
             recovery if ends > min(pulse, now) else None,
+            former if former_ends > now else None,
             [times[time] for time in history.recovery or ()] if kept else None,
             times[until] if until > now else None,
             lease.get(b"epoch") == meta.get(b"epoch"),

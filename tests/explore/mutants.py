@@ -58,13 +58,12 @@ BROKEN = (
     _of_catalogue("terms", "Redis takes the writes of any term"),
     _of_catalogue("lives", "a flip writes no event"),
     _of_catalogue("lives", "registering again is an event though nothing changed"),
-    _of_own(
+    _of_catalogue(
         "outages",
         "a restart that outlasts a recovery takes the grace of the protected away",
-        "lib/open.lua",
-        "if from >= recovery_at + window then recovery_from = from end",
-        "if not recovering() then recovery_from = from end",
     ),
+    _of_catalogue("own", "another outage takes away what the one before had given"),
+    _of_catalogue("guard", "a flip that is repeated counts the dead twice"),
     _of_own(
         "terms",
         "the lease goes to whoever asks",
@@ -104,7 +103,7 @@ BROKEN = (
         ),
     ),
     _of_own(
-        "outages",
+        "own",
         "a flip knows of no recovery",
         "flip.lua",
         "recovery_at > 0",

@@ -155,6 +155,7 @@ class World:
         lease, gap, forget: In seconds too.
         guard: Brakes on mass expiry.
         calls: What workers do.
+        own: Timeouts of the workers' own in seconds, one for each address; empty: the registry's.
     """
 
     name: str
@@ -168,6 +169,7 @@ class World:
     forget: int = 2
     guard: GuardSettings = field(default_factory=lambda: GuardSettings(enabled=False))
     calls: tuple[str, ...] = WORKERS
+    own: tuple[int, ...] = ()
 
     @property
     def begin_us(self) -> int:
@@ -194,10 +196,14 @@ class World:
         lengths = (self.timeout, self.lease, self.gap, self.forget)
         return Times(*(round(secs * SECOND) for secs in lengths))
 
+    def timeout_of(self, place: int) -> int:
+        """The silence, in µs, after which a worker of this address is dead."""
+        return (self.own[place] if self.own else self.timeout) * SECOND
+
     @cached_property
     def symmetric(self) -> bool:
         """Whether all addresses have the same lives."""
-        return len(set(self.lives)) == 1
+        return len(set(self.lives)) == 1 and len(set(self.own)) < 2
 
     @cached_property
     def operations(self) -> Operations:
@@ -215,7 +221,11 @@ class World:
 
     def _instance(self, place: int, life: str) -> ModelInstance:
         return ModelInstance(
-            model_name=MODEL, host="h", port=place + 1, incarnation=life or None
+            model_name=MODEL,
+            host="h",
+            port=place + 1,
+            incarnation=life or None,
+            heartbeat_timeout_secs=self.own[place] if self.own else None,
         )
 
     @cached_property
@@ -361,7 +371,8 @@ class World:
             seen[action.who] = None
         elif action.kind in self.calls and self.answer(step) == "accepted":
             known = history.known[action.who]
-            new = told.heard(action.kind, action.life, known, now, self.times)
+            timeout = self.timeout_of(action.who)
+            new = told.heard(action.kind, action.life, known, now, timeout)
             history = history.with_known(action.who, new)
         return self._told_by_events(history, step), tuple(seen)
 

@@ -36,6 +36,16 @@ WORLDS = {
             calls=("register", "beat", "goodbye"),
         ),
         World(
+            "own",
+            "a worker with a longer timeout of its own, outages, a restart",
+            lives=(("1",),),
+            checkers=1,
+            gap=2,
+            lease=1,
+            own=(5,),
+            calls=("register", "beat"),
+        ),
+        World(
             "terms",
             "two workers, two checkers that hand over, no restart",
             lives=(("1",), ("1",)),

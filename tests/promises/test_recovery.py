@@ -179,6 +179,26 @@ async def test_a_restart_that_outlasts_a_recovery_takes_nobodys_grace_away(
     assert await bench.states() == {8001: "unhealthy"}
 
 
+async def test_another_outage_takes_nothing_from_who_was_given_more_than_the_window(
+    bench: Bench,
+) -> None:
+    """Found by tests/explore: a timeout of its own is longer than a recovery goes on."""
+    await bench.registry.register_instance(instance(heartbeat_timeout_secs=300))
+    bench.store.age(310, away=True)
+    assert await bench.states() == {8001: "protected"}
+    bench.store.age(61, away=False)
+    bench.store.age(20, away=True)
+
+    assert await bench.states() == {8001: "protected"}
+    assert len(bench.store.events(Kind.RECOVERY)) == 2
+    bench.store.age(218, away=False)
+    await bench.sweep()
+    assert await bench.states() == {8001: "protected"}
+    bench.store.age(1.5, away=False)
+    await bench.sweep()
+    assert await bench.states() == {8001: "unhealthy"}
+
+
 async def test_flushed_meta_does_not_stop_the_stream(bench: Bench) -> None:
     await bench.registry.send_heartbeats(instances(2))
     (before,) = await bench.registry.status()

@@ -126,6 +126,26 @@ MUTANTS = [
     ),
     mutant(
         "L4",
+        "a restart that outlasts a recovery takes the grace of the protected away",
+        "promises/test_recovery.py::test_a_restart_that_outlasts_a_recovery_takes_nobodys_grace_away",
+        (
+            LUA + "lib/open.lua",
+            "if from >= recovery_at + window then recovery_from = from end",
+            "if not recovering() then recovery_from = from end",
+        ),
+    ),
+    mutant(
+        "L4",
+        "another outage takes away what the one before had given",
+        "promises/test_recovery.py::test_another_outage_takes_nothing_from_who_was_given_more_than_the_window",
+        (
+            LUA + "lib/open.lua",
+            "if deadline > former_from and deadline < granted then",
+            "if false then",
+        ),
+    ),
+    mutant(
+        "L4",
         "deadlines of a clock put back are left in the future",
         "promises/test_recovery.py::test_a_clock_put_back_neither_kills_nor_keeps_the_dead",
         (CHECKER, "if sweep.rebase:", "if sweep.rebase and not sweep.token:"),
@@ -158,6 +178,16 @@ MUTANTS = [
             LUA + "lib/guard.lua",
             "local would = recent + overdue",
             "local would = overdue",
+        ),
+    ),
+    mutant(
+        "L5",
+        "a flip that is repeated counts the dead twice",
+        "promises/test_guard.py::test_a_flip_that_is_repeated_counts_once",
+        (
+            LUA + "flip.lua",
+            "math.max(judged[2] - (past[scope] or 0), 0)",
+            "judged[2]",
         ),
     ),
     mutant(

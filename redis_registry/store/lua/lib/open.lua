@@ -16,7 +16,7 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_text = string.format('%d', now) -- tostring() would lose digits
 
 local meta = redis.call('HMGET', META, 'format', 'partitions', 'run', 'epoch', 'rev', 'pulse',
-  'swept', 'recovery_from', 'recovery_first', 'recovery_at')
+  'swept', 'recovery_from', 'recovery_first', 'recovery_at', 'former_from', 'former_at')
 redis.call('XLEN', EVENTS) -- fails here, before any write, if the key is of another type
 if meta[1] and meta[1] ~= FORMAT then
   return redis.error_reply('RRFORMAT ' .. meta[1])
@@ -29,14 +29,18 @@ local epoch, rev = meta[4], tonumber(meta[5] or '0')
 local pulse, swept = tonumber(meta[6] or '0'), tonumber(meta[7] or '0')
 local recovery_from, recovery_first, recovery_at =
   tonumber(meta[8] or '0'), tonumber(meta[9] or '0'), tonumber(meta[10] or '0')
+local former_from, former_at = tonumber(meta[11] or '0'), tonumber(meta[12] or '0')
 
 -- The deadline that counts: after an absence of the registry (recovery_at) everybody whose
--- deadline passed meanwhile gets one full timeout; a deadline further away than a timeout was
+-- deadline passed meanwhile gets one full timeout; what the former recovery has given holds too,
+-- for an own timeout may be longer than the window. A deadline further away than a timeout was
 -- set by a clock that has since been put back.
 local function effective(deadline, timeout)
   local granted = recovery_at + timeout
   if deadline > now + timeout then return granted end
   if deadline > recovery_from and deadline < granted then return granted end
+  granted = former_at + timeout
+  if deadline > former_from and deadline < granted then return granted end
   return deadline
 end
 
@@ -63,6 +67,7 @@ local function commit() redis.call('HSET', META, 'rev', string.format('%d', rev)
 -- put back) starts anew; a mere silence stretches by its own length, and never beyond one
 -- extra window after the first, so that no chain of hand-overs can delay a real death longer.
 local function recover(cause, from, hard)
+  local former, former_since = recovery_at, recovery_from
   if hard then
     -- Who lived by the grace of one that was under way when we went away keeps it.
     if from >= recovery_at + window then recovery_from = from end
@@ -73,11 +78,14 @@ local function recover(cause, from, hard)
   else
     recovery_from, recovery_first, recovery_at = from, now, now
   end
+  if recovery_from > former_since then former_from, former_at = former_since, former end
+  former_at = math.min(former_at, now) -- else a clock was put back
   emit('recovery', cause, '*')
   commit()
   redis.call('HSET', META, 'recovery_from', string.format('%d', recovery_from),
     'recovery_first', string.format('%d', recovery_first),
-    'recovery_at', string.format('%d', recovery_at), 'recovery_cause', cause)
+    'recovery_at', string.format('%d', recovery_at), 'recovery_cause', cause,
+    'former_from', string.format('%d', former_from), 'former_at', string.format('%d', former_at))
 end
 
 -- fakeredis has no INFO; everywhere else the run id tells a restart or failover from a pause.
