@@ -12,7 +12,7 @@ import ctypes
 import importlib.util
 import os
 import platform
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +34,7 @@ START_SECS = 10.0
 STOP_SECS = 5.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PORTS = range(20_000, 32_000)  # below those that kernels take for outgoing connections
-_given: set[int] = set()
+_given: deque[int] = deque(maxlen=1000)
 
 
 def find_server() -> str:
@@ -65,7 +66,7 @@ def free_port() -> int:
     No outgoing connection gets it later, so a server that was killed finds it free again.
     """
     while True:
-        port = random.choice(_PORTS)  # noqa: S311  no secret
+        port = secrets.choice(_PORTS)  # not from ``random``: tests seed it, all alike
         if port in _given:
             continue
         with socket.socket() as probe:
@@ -73,7 +74,7 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        _given.add(port)
+        _given.append(port)
         return port
 
 

@@ -27,6 +27,7 @@ from redis_registry import (
 )
 from redis_registry.embedded import EmbeddedServer, find_server
 from redis_registry.roles.checker import Checker
+from redis_registry.testing import Standalone
 from tests.helpers import Store, connect, wait_for
 from tests.replica import Replica
 
@@ -113,10 +114,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.fixture(params=["valkey", "redis7"])
-def own_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
+def own_server(request: pytest.FixtureRequest) -> Iterator[Standalone]:
     """A server of the test's own, which it may kill; it writes every command to disk."""
     options = {"appendonly": "yes", "appendfsync": "always"}
-    with EmbeddedServer(binary=_binary(request.param), options=options) as made:
+    with Standalone(binary=_binary(request.param), options=options) as made:
         yield made
 
 

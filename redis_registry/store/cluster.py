@@ -12,8 +12,8 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple, cast
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError
@@ -34,6 +34,10 @@ ANSWER_SECS = 1.0
 """How long a node is given to tell the map; then the next one is asked."""
 
 _LOST = (Disconnected, TimedOut, OSError, ClusterDownError)
+"""The node is away, or is none of the Cluster's any more. (``TimeoutError`` is an ``OSError``.)"""
+
+_SENT_BACK = (*_LOST, AskError)
+"""What may mean another way; ``MovedError`` is an ``AskError``."""
 
 
 def key_of(command: Sequence[Any]) -> str | bytes:
@@ -109,8 +113,58 @@ def _redirect(error: AskError, host: Host) -> Host:
     return (told.host or host[0]), int(told.port)
 
 
-def _nobody(slot: int) -> ClusterDownError:
-    return ClusterDownError(f"no node serves slot {slot}")
+class _Step(NamedTuple):
+    """What a driver has to do next.
+
+    Attributes:
+        host: Which node to send the command to; ``None``: have the map read anew.
+        asking: The node is only taking the slot over: say ASKING before.
+    """
+
+    host: Host | None
+    asking: bool = False
+
+
+def _route(slots: SlotMap, key: str | bytes) -> Generator[_Step, Any, Any]:
+    """The way of one command to its answer; both drivers go it.
+
+    It is sent the reply to each step, or what the step raised.
+    """
+    slot = key_slot(key.encode() if isinstance(key, str) else key)
+    if slots.stale:
+        yield _Step(None)
+    host, asking = slots.owner(slot), False
+    if host is None:
+        slots.stale = True
+        msg = f"no node serves slot {slot}"
+        raise ClusterDownError(msg)
+    for _ in range(MOST_REDIRECTS):
+        try:
+            return (yield _Step(host, asking))
+        except MovedError as error:
+            host, asking = _redirect(error, host), False
+            slots.moved(slot, host)
+        except AskError as error:
+            host, asking = _redirect(error, host), True
+        except _LOST:
+            slots.stale = True
+            raise
+    msg = f"slot {slot} is sent from node to node"
+    raise ClusterDownError(msg)
+
+
+def _ask_around(slots: SlotMap) -> Generator[Host, Any, None]:
+    """Nodes to ask for the map, one after the other, until one has told it."""
+    last: Exception | None = None
+    for host in slots.to_ask():
+        try:
+            slots.take((yield host), host)
+        except _LOST as error:
+            last = error
+        else:
+            return
+    msg = f"no node of the Cluster tells its slots: {last}"
+    raise Disconnected(msg) from last
 
 
 class AsyncCluster:
@@ -153,26 +207,33 @@ class AsyncCluster:
             redis.RedisError: As redis-py does.
         """
         key = key_of(args)
-        slot = key_slot(key.encode() if isinstance(key, str) else key)
-        if self._map.stale:
-            await self._read_map()
-        host, asking = self._map.owner(slot), False
-        if host is None:
-            self._map.stale = True
-            raise _nobody(slot)
-        for _ in range(MOST_REDIRECTS):
+        way = _route(self._map, key)
+        step = next(way)
+        while True:
             try:
-                return await _send(self._client(host, key), args, asking=asking)
-            except MovedError as error:
-                host, asking = _redirect(error, host), False
-                self._map.moved(slot, host)
-            except AskError as error:
-                host, asking = _redirect(error, host), True
-            except (*_LOST, asyncio.CancelledError):
+                reply = await self._take(step, key, args)
+            except _SENT_BACK as error:
+                step = way.throw(error)
+                continue
+            except (
+                asyncio.CancelledError
+            ):  # it has waited for long, perhaps for the dead
                 self._map.stale = True
                 raise
-        msg = f"slot {slot} is sent from node to node"
-        raise ClusterDownError(msg)
+            try:
+                step = way.send(reply)
+            except StopIteration as arrived:
+                return arrived.value
+
+    async def _take(self, step: _Step, key: str | bytes, args: Sequence[Any]) -> Any:
+        if step.host is None:
+            return await self._read_map()
+        client = self._client(step.host, key)
+        if not step.asking:
+            return await client.execute_command(*args)
+        if hasattr(client, "ask"):
+            return await client.ask(*args)
+        return (await _asking(client, args).execute())[1]
 
     async def _read_map(self) -> None:
         """Read the map; one caller does it, the others wait for that."""
@@ -187,18 +248,19 @@ class AsyncCluster:
 
     async def _ask_all(self) -> None:
         await asyncio.sleep(self._map.due())
-        last: Exception | None = None
-        for host in self._map.to_ask():
+        asked = _ask_around(self._map)
+        host = next(asked)
+        while True:
             try:
                 async with asyncio.timeout(ANSWER_SECS):
                     reply = await self._client(host).execute_command("CLUSTER", "SLOTS")
-            except (*_LOST, TimeoutError) as error:
-                last = error
-            else:
-                self._map.take(reply, host)
+            except _LOST as error:
+                host = asked.throw(error)
+                continue
+            try:
+                host = asked.send(reply)
+            except StopIteration:
                 return
-        msg = f"no node of the Cluster tells its slots: {last}"
-        raise Disconnected(msg) from last
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
@@ -210,19 +272,16 @@ class AsyncCluster:
             await client.aclose()
 
 
-async def _send(client: Any, args: Sequence[Any], *, asking: bool) -> Any:
-    if not asking:
-        return await client.execute_command(*args)
-    if hasattr(client, "ask"):
-        return await client.ask(*args)
-    pipe = client.pipeline(transaction=False)  # one connection, and nothing in between
+def _asking(client: Any, args: Sequence[Any]) -> Any:
+    """Both commands on one connection, and nothing in between."""
+    pipe = client.pipeline(transaction=False)
     pipe.execute_command("ASKING")
     pipe.execute_command(*args)
-    return (await pipe.execute())[1]
+    return pipe
 
 
 class SyncCluster:
-    """Commands of any number of threads; as :class:`AsyncCluster`.
+    """Commands of any number of threads.
 
     Args:
         hosts: Nodes to learn the others from.
@@ -249,53 +308,44 @@ class SyncCluster:
         Raises:
             redis.RedisError: As redis-py does.
         """
-        key = key_of(args)
-        slot = key_slot(key.encode() if isinstance(key, str) else key)
-        if self._map.stale:
-            self._read_map()
-        host, asking = self._map.owner(slot), False
-        if host is None:
-            self._map.stale = True
-            raise _nobody(slot)
-        for _ in range(MOST_REDIRECTS):
+        way = _route(self._map, key_of(args))
+        step = next(way)
+        while True:
             try:
-                return self._send(host, args, asking=asking)
-            except MovedError as error:
-                host, asking = _redirect(error, host), False
-                self._map.moved(slot, host)
-            except AskError as error:
-                host, asking = _redirect(error, host), True
-            except _LOST:
-                self._map.stale = True
-                raise
-        msg = f"slot {slot} is sent from node to node"
-        raise ClusterDownError(msg)
+                reply = self._take(step, args)
+            except _SENT_BACK as error:
+                step = way.throw(error)
+                continue
+            try:
+                step = way.send(reply)
+            except StopIteration as arrived:
+                return arrived.value
 
-    def _send(self, host: Host, args: Sequence[Any], *, asking: bool) -> Any:
-        client = self._client(host)
-        if not asking:
-            return client.execute_command(*args)
-        pipe = client.pipeline(transaction=False)
-        pipe.execute_command("ASKING")
-        pipe.execute_command(*args)
-        return pipe.execute()[1]
+    def _take(self, step: _Step, args: Sequence[Any]) -> Any:
+        if step.host is None:
+            return self._read_map()
+        client = self._client(step.host)
+        if step.asking:
+            return _asking(client, args).execute()[1]
+        return client.execute_command(*args)
 
     def _read_map(self) -> None:
         with self._reading:
             if not self._map.stale:  # another thread has read it meanwhile
                 return
             time.sleep(self._map.due())
-            last: Exception | None = None
-            for host in self._map.to_ask():
+            asked = _ask_around(self._map)
+            host = next(asked)
+            while True:
                 try:
                     reply = self._client(host).execute_command("CLUSTER", "SLOTS")
                 except _LOST as error:
-                    last = error
-                else:
-                    self._map.take(reply, host)
+                    host = asked.throw(error)
+                    continue
+                try:
+                    host = asked.send(reply)
+                except StopIteration:
                     return
-        msg = f"no node of the Cluster tells its slots: {last}"
-        raise Disconnected(msg) from last
 
     def close(self) -> None:
         """Close all connections."""

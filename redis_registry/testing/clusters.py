@@ -262,10 +262,9 @@ class Cluster:
         return True
 
     def _follows(self, node: Node) -> bool:
-        found = node.info("replication")
-        link = found.get("master_link_status", "up")
-        kept = "slave" not in node.own().flags or found["role"] == "slave"
-        return kept and link == "up"
+        replicates = node.info("replication")["role"] == "slave"
+        kept = replicates or "slave" not in node.own().flags
+        return kept and (not replicates or node.in_step())
 
     # --- changing --------------------------------------------------------------------------------
 

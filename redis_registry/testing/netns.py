@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
+import secrets
 import shutil
 import signal
 import subprocess
@@ -80,7 +80,7 @@ class Network:
         self._stack.close()
 
     def _build(self, stack: ExitStack) -> None:
-        base, leg = _unused_base(), f"rr{random.randrange(1 << 40):x}"  # noqa: S311  no secret
+        base, leg = _unused_base(), f"rr{secrets.token_hex(5)}"
         switch = Host("", _namespace(stack))
         _ip(switch, "link add br0 type bridge", "link set br0 up")
         self.hosts = [
@@ -143,7 +143,7 @@ def _unused_base() -> str:
     """The first three numbers of a network that no interface of this machine is in."""
     routes = Path("/proc/net/fib_trie").read_text()
     bases = [f"198.{two}.{three}" for two in (18, 19) for three in range(256)]
-    return random.choice([b for b in bases if f" {b}." not in routes])  # noqa: S311  no secret
+    return secrets.choice([base for base in bases if f" {base}." not in routes])
 
 
 def _namespace(stack: ExitStack) -> int:

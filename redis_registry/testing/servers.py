@@ -22,6 +22,13 @@ CALL_SECS = 2.0
 _ADMIN = ("redis-registry-testing", secrets.token_hex(8))
 """Name and password of the administrator of all servers of this process that have users."""
 
+_QUICK = {
+    "repl-diskless-sync-delay": "0",
+    # Else a thread of Valkey writes what it loads to disk, and is looked after once a second.
+    "repl-diskless-load": "swapdb",
+    "repl-ping-replica-period": "1",
+}
+
 
 def userinfo(password: str | None, user: str = "") -> str:
     """The part of a URL before the host: empty without a password."""
@@ -63,7 +70,7 @@ class Standalone(EmbeddedServer):
         users: Mapping[str, str] | None = None,
         on: Host | None = None,
     ) -> None:
-        options = {"repl-diskless-sync-delay": "0"} | dict(options or {})
+        options = _QUICK | dict(options or {})
         self.host = "127.0.0.1" if on is None else on.address
         self._on = on
         self.login: tuple[str, ...] = ()
@@ -104,6 +111,16 @@ class Standalone(EmbeddedServer):
         """One section of ``INFO``."""
         lines = str(self.call("INFO", section)).splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def in_step(self) -> bool:
+        """Whether it follows a primary, and has caught up with it."""
+        told = self.info("replication")
+        # "up" alone says that it has loaded what there was: what comes after is on its way only
+        # when something of it, a ping at least, has arrived.
+        return (
+            told.get("master_link_status") == "up"
+            and int(told.get("slave_repl_offset", "0")) > 0
+        )
 
     def pause(self) -> None:
         """Stop it as a frozen machine would stop (SIGSTOP): connections stay, nobody answers."""
@@ -164,10 +181,10 @@ class Standalone(EmbeddedServer):
 
 
 class Replica(Standalone):
-    """A server that follows another one; started, it has caught up.
+    """A server that follows another one; started, it has caught up, after a restart too.
 
     Args:
-        primary: Whom it follows; running.
+        primary: Whom it follows; it must run when this one is started.
         binary: The server to run.
         options: More of its command line.
         on: The host that it runs on.
@@ -181,8 +198,8 @@ class Replica(Standalone):
         options: Mapping[str, str] | None = None,
         on: Host | None = None,
     ) -> None:
-        follow = {"replicaof": f"{primary.host} {primary.port}"}
-        super().__init__(binary=binary, options=follow | dict(options or {}), on=on)
+        super().__init__(binary=binary, options=options, on=on)
+        self._primary = primary
         self.users = dict(primary.users)
         self.login = primary.login
         self.password = primary.password
@@ -195,14 +212,11 @@ class Replica(Standalone):
         """
         super().start()
         try:
-            await_that(self.in_step, f"the replica on port {self.port} has caught up")
+            # By order, for as an option it would be followed with its next cron: a second later.
+            self.follow(self._primary)
         except EmbeddedServerError:
             self.stop()
             raise
-
-    def in_step(self) -> bool:
-        """Whether it follows a primary, and has caught up with it."""
-        return self.info("replication").get("master_link_status") == "up"
 
     def promote(self) -> None:
         """Make it a primary, by hand."""

@@ -16,10 +16,9 @@ from redis_registry import (
     View,
     Watch,
 )
-from redis_registry.embedded import EmbeddedServer
-from redis_registry.testing import Proxy
+from redis_registry.testing import Proxy, Replica, Standalone
 from tests.following.validator import Untrue, Validator, essence
-from tests.helpers import Store, connect, instance, until, wait_for
+from tests.helpers import Store, connect, instance, until
 
 __all__ = ["Chaos"]
 
@@ -55,14 +54,10 @@ class Chaos:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
-        options = {
-            "appendonly": "yes",
-            "appendfsync": "always",
-            "repl-diskless-sync-delay": "0",
-        }
-        self.servers = [
-            EmbeddedServer(binary=self.binary, options=options) for _ in range(2)
-        ]
+        options = {"appendonly": "yes", "appendfsync": "always"}
+        primary = Standalone(binary=self.binary, options=options)
+        self.replica = Replica(primary, binary=self.binary, options=options)
+        self.servers: list[Standalone] = [primary, self.replica]
 
     async def run(self, sabotage: Callable[[RedisModelRegistry], None]) -> None:
         """Make the changes, then compare.
@@ -74,13 +69,6 @@ class Chaos:
             Untrue: The watch or the view was not true.
         """
         with self.servers[0], self.servers[1]:
-            raw = connect(self.servers[1].url)
-            raw.replicaof("127.0.0.1", self.servers[0].port)
-            wait_for(
-                lambda: raw.info("replication")["master_link_status"] == "up",
-                "the replica follows",
-            )
-            raw.close()
             port = self.servers[0].port
             with Proxy(port) as calm, Proxy(port) as rough:
                 self.calm, self.rough = calm, rough
@@ -176,10 +164,8 @@ class Chaos:
             primary.kill()
             primary.start()
         elif kind == "failover":
+            self.replica.promote()
             self.servers.reverse()
-            raw = connect(self.servers[0].url)
-            raw.replicaof("NO", "ONE")
-            raw.close()
             for proxy in (self.calm, self.rough):
                 proxy.target = self.servers[0].port
                 proxy.cut()

@@ -56,9 +56,9 @@ def test_a_broken_link_loses_everything_and_can_be_mended(network: Network) -> N
 
 
 def test_a_primary_that_is_cut_off_takes_writes_that_are_lost(
-    network: Network, binary: str
+    network: Network,
 ) -> None:
-    with SentinelSet(hosts=network.hosts, binary=binary) as sentinels:
+    with SentinelSet(hosts=network.hosts) as sentinels:
         old = sentinels.master()
         other = sentinels.replicas()[0]
         assert {old.host, other.host} == {host.address for host in network.hosts[:2]}
