@@ -83,7 +83,7 @@ def die_with(parent: int, number: int = signal.SIGTERM) -> Callable[[], None]:
 
     Args:
         parent: This process.
-        number: With which signal; only SIGKILL ends a child that is stopped.
+        number: With which signal; a server in a script that does not end heeds SIGKILL only.
     """
 
     def between_fork_and_exec() -> None:  # pragma: no cover  another process

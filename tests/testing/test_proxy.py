@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -68,9 +69,13 @@ def test_a_request_can_be_delivered_again(
     server: Server, proxy: Proxy, client: Any
 ) -> None:
     client.incr("count")
-    client.set("other", "1")
+    client.set("other", "first")
+    client.set("other", "last")
     assert proxy.replay(b"INCR") == b":2\r\n"
     assert server.raw.get("count") == b"2"
+    server.raw.set("other", "newer")
+    assert proxy.replay(b"SET") == b"+OK\r\n"
+    assert server.raw.get("other") == b"last"
     with pytest.raises(EmbeddedServerError, match="none to replay"):
         proxy.replay(b"EVALSHA")
     server.raw.delete("count", "other")
@@ -86,6 +91,18 @@ def test_frozen_nothing_passes_and_nothing_is_lost(
     proxy.frozen = False
     await_that(lambda: server.raw.get("count") == b"1", "it arrives, late")
     assert client.ping()
+    server.raw.delete("count")
+
+
+def test_what_a_client_sent_before_it_went_arrives(
+    server: Server, proxy: Proxy
+) -> None:
+    for count in range(1, 31):
+        proxy.frozen = True
+        with socket.create_connection(("127.0.0.1", proxy.port)) as link:
+            link.sendall(b"INCR count\r\n")
+        proxy.frozen = False
+        await_that(lambda: server.raw.get("count") == b"%d" % count, "it arrives")  # noqa: B023
     server.raw.delete("count")
 
 

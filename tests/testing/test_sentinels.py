@@ -12,7 +12,7 @@ def test_a_killed_primary_is_replaced_and_comes_back_as_a_replica(binary: str) -
         await_that(lambda: sentinels.replicas()[0].call("GET", "key"), "replicated")
 
         assert sentinels.kill_master() is old
-        new = sentinels.await_new_master(old, within_secs=10)
+        new = sentinels.await_new_master(old, within_secs=6)
 
         assert new is not old
         assert sentinels.master() is new
@@ -26,7 +26,7 @@ def test_a_killed_primary_is_replaced_and_comes_back_as_a_replica(binary: str) -
 def test_a_paused_primary_is_replaced_and_yields_when_it_wakes(binary: str) -> None:
     with SentinelSet(binary=binary, replicas=2, password="p w") as sentinels:
         old = sentinels.stop_master()
-        new = sentinels.await_new_master(old, within_secs=10)
+        new = sentinels.await_new_master(old, within_secs=6)
 
         old.resume()
         await_that(
@@ -41,6 +41,6 @@ def test_a_paused_primary_is_replaced_and_yields_when_it_wakes(binary: str) -> N
 def test_a_failover_by_order_loses_nobody(binary: str) -> None:
     with SentinelSet(binary=binary) as sentinels:
         old = sentinels.master()
-        new = sentinels.failover(within_secs=10)
+        new = sentinels.failover(within_secs=6)
         assert new is not old
         assert all(server.alive for server in sentinels.servers)

@@ -62,11 +62,18 @@ def test_a_paused_server_keeps_connections_and_says_nothing(binary: str) -> None
 
 
 PROGRAM = """
-import os, signal
+import os, signal, socket
 from redis_registry.testing import *
-with Cluster(replicas=0) as cluster, SentinelSet() as sentinels, Standalone() as paused:
+with (
+    Cluster(replicas=0) as cluster,
+    SentinelSet() as sentinels,
+    Standalone() as paused,
+    Standalone() as busy,
+):
     paused.pause()
-    servers = [*cluster.nodes, *sentinels.servers, *sentinels.sentinels, paused]
+    link = socket.create_connection(("127.0.0.1", busy.port))
+    link.sendall(b'EVAL "while true do end" 0\\r\\n')
+    servers = [*cluster.nodes, *sentinels.servers, *sentinels.sentinels, paused, busy]
     print(*[server.pid for server in servers], flush=True)
     input()
     END
@@ -84,7 +91,7 @@ def test_no_process_outlives_the_block_or_its_owner(end: str) -> None:
     )
     assert owner.stdout is not None
     pids = [int(pid) for pid in owner.stdout.readline().split()]
-    assert len(pids) == 3 + 2 + 3 + 1
+    assert len(pids) == 3 + 2 + 3 + 2
     assert all(map(_runs, pids))
     owner.communicate("\n")
     await_that(lambda: not any(map(_runs, pids)), "all are gone", within_secs=5)
