@@ -36,7 +36,7 @@ test: $(STAMP)  ## All tests (under 6 minutes on 2 cores; three workers, for muc
 test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats (about 25 minutes; LOAD_SHARE=0.1 to try)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
 
-test-faults: $(STAMP)  ## Every interleaving of script calls in small worlds, as far as a minute goes
+test-faults: $(STAMP)  ## Every interleaving of script calls in small worlds, a few steps of each (about 2 minutes)
 	@$(BIN)/python -m tests.explore --states 4000
 
 explore: $(STAMP)  ## The same for a quarter of an hour: more than 100,000 states; then scripts broken on purpose, each noticed
