@@ -36,7 +36,7 @@ test: $(STAMP)  ## All tests (under 6 minutes on 2 cores; three workers, for muc
 test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats (about 25 minutes; LOAD_SHARE=0.1 to try)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
 
-test-faults: $(STAMP)  ## Sentinel and Cluster under faults; every interleaving of script calls in small worlds (about 3 minutes)
+test-faults: $(STAMP)  ## Sentinel and Cluster under faults; every interleaving of script calls in small worlds (about 4 minutes)
 	@$(BIN)/python -m tests.explore --states 4000
 	@$(BIN)/python -m pytest -q -n 2 tests/topologies $(ARGS)
 

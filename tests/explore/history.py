@@ -106,8 +106,9 @@ def _granted(
 ) -> History:
     """An outage from ``since`` to ``now`` gives everybody who lived before it time to beat again.
 
-    A restart during a recovery gives a full timeout also to those who lived by its grace. A mere silence during a recovery stretches that one by its own length, and never beyond
-    a timeout more than it had.
+    A restart during a recovery gives a full timeout also to those who lived by its grace. A mere
+    silence during a recovery stretches that one by its own length, and never beyond a timeout
+    more than it had; one that is noticed after its end gives nothing to those.
     """
     first, ends = now, now + times.timeout
     recovery = history.recovery
@@ -120,14 +121,15 @@ def _granted(
     for place, known in enumerate(found):
         if known is None or known.health != "1":
             continue
-        by_grace = (
-            known.granted > since and recovery is not None and (hard or stretches)
-        )
-        if known.deadline > since or by_grace:
+        ends_here = ends - times.timeout + known.timeout
+        if known.deadline > since or (hard and recovery and known.granted > since):
             found[place] = known._replace(
-                granted=max(known.granted, ends - times.timeout + known.timeout),
+                granted=max(known.granted, ends_here),
                 bound=max(known.bound, first + times.timeout + known.timeout),
             )
+        elif stretches and known.granted > since:
+            longer = min(ends_here, known.bound)
+            found[place] = known._replace(granted=max(known.granted, longer))
     return history._replace(known=tuple(found), recovery=Recovery(first, ends))
 
 

@@ -62,13 +62,14 @@ def nobody_living_is_flipped(step: Step) -> Wrong:
     for _, kind, _, about in step.events:
         if kind != "unhealthy":
             continue
-        known = step.arrived.known[step.world.identities.index(about.split("|")[0])]
+        identity = about.split("|")[0]
+        known = step.arrived.known[step.world.identities.index(identity)]
         if known is None or known.health != "1":
-            return f"{about} was flipped, and was not healthy"
+            return f"{identity} was flipped, and was not healthy"
         if now < known.deadline:
-            return f"{about} was flipped, and has beaten within its timeout"
+            return f"{identity} was flipped, and has beaten within its timeout"
         if now < known.granted:
-            return f"{about} was flipped in the time that an outage had given it"
+            return f"{identity} was flipped in the time that an outage had given it"
     return None
 
 

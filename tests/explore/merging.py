@@ -189,6 +189,7 @@ class Merging:
         recovery = [times[int(meta.get(field, 0))] for field in _RECOVERY]
         former = [times[int(meta.get(field, 0))] for field in _FORMER]
         former_ends = int(meta.get(b"former_at", 0)) + self._longest
+        swept = int(meta.get(b"swept", 0))
         until = int(lease.get(b"until", 0))
         term, held = history.term, None
         if term is not None and term.until > now and term.run == state.run:
@@ -202,7 +203,7 @@ class Merging:
             times[history.called],
             times[int(meta.get(b"swept", 0))] if b"swept" in meta else None,
             times[history.swept] if history.swept else None,
-            recovery if ends > min(pulse, now) else None,
+            recovery if ends > min(pulse, swept or pulse) else None,
             former if former_ends > now else None,
             [times[time] for time in history.recovery or ()] if kept else None,
             times[until] if until > now else None,
