@@ -144,7 +144,8 @@ class Beat(Enum):
     TAKEN = "taken"
 
     REREGISTER = "reregister"
-    """The registry has no such instance, and the heartbeat didn't carry the whole of it."""
+    """The registry has no such instance, and the heartbeat didn't carry the whole of it; or Redis
+    has begun a new epoch since it registered, and may have lost what it said last."""
 
     SUPERSEDED = "superseded"
     """A newer life has the address, or this one has said goodbye; nothing was changed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from redis_registry.errors import ConfigurationError
 
@@ -24,6 +24,10 @@ _KINDS: dict[str, Literal["server", "sentinel", "cluster"]] = {
     "cluster": "cluster",
 }
 _PORTS = {"server": 6379, "sentinel": 26379, "cluster": 6379}
+_UNREADABLE = (
+    "not a Redis URL: a host or port can't be read (scheme://user:password@host:port/0). In user, "
+    "password and names write / as %2F, ? as %3F, # as %23, [ as %5B and @ as %40"
+)
 _OF_SENTINELS = ("sentinel_username", "sentinel_password")
 
 Host = tuple[str, int]
@@ -67,9 +71,10 @@ class Topology:
             return cls._read(url)
         except ConfigurationError:
             raise
-        except ValueError as error:  # of urlsplit, or of a port
-            msg = f"not a Redis URL: {error}"
-            raise ConfigurationError(msg) from error
+        except (
+            ValueError
+        ):  # of urlsplit, or of a port; its text may hold part of a password
+            raise ConfigurationError(_UNREADABLE) from None
 
     @classmethod
     def _read(cls, url: str) -> Topology:
@@ -80,6 +85,7 @@ class Topology:
             raise ConfigurationError(_unknown(parts.scheme))
         if driver == "unix":
             return cls("server", (), "", url)
+        _check_login(parts)
         login, at, names = parts.netloc.rpartition("@")
         hosts = tuple(_host(name, _PORTS[kind]) for name in names.split(",") if name)
         _check_number(scheme, kind, len(hosts))
@@ -112,6 +118,13 @@ class Topology:
             "sentinel": f"{self.service} of the Sentinels {hosts}",
             "cluster": f"the Cluster {hosts}",
         }[self.kind]
+
+
+def _check_login(parts: SplitResult) -> None:
+    """Refuse a password that is read as something else, before a message shows that."""
+    after = parts.path, parts.query.partition("=")[0], parts.fragment
+    if "@" not in parts.netloc and any("@" in part for part in after):
+        raise ConfigurationError(_UNREADABLE)
 
 
 def _unknown(scheme: str) -> str:

@@ -246,15 +246,17 @@ class Mirror:
                 changed.add(name)
         return changed
 
-    def add(self, partition: int, page: Page) -> None:
-        """Take in a page of a snapshot that is being read."""
+    def add(self, partition: int, page: Page, name: str = "") -> None:
+        """Take in a page of a snapshot that is being read: of a name, or of all models."""
         self.decisions.add(partition, page)
         for raw in page.rows:
             identity = raw.split(b"|", 1)[0].decode()
             touched = (self.touched or {}).get(identity, -1)
             known = self.row(identity)
-            if known is not None:
-                self._drop(identity)  # to come back in its place
+            if known is not None and name in {"", model_of(identity)}:
+                self._drop(
+                    identity
+                )  # to come back in its place among those of its model
             row = Row(row_at_rest(raw))
             if not self._wants(identity, row):
                 continue
@@ -301,7 +303,8 @@ class Mirror:
             if left:
                 served[name] = left + served.get(name, ())
         self.served = served
-        self._joined = {n: made for n, made in self._joined.items() if n in served}
+        joined = list(self._joined.items())  # in one step, for readers add to it
+        self._joined = {n: made for n, made in joined if n in served}
         self.held_out = {i: t for i, t in self.held_out.items() if self.row(i)}
         self.held_out.update(fresh.held_out)
         self.awaiting = {i for i in self.awaiting if i not in self.held_out}

@@ -125,7 +125,9 @@ class WorkerSide(Base):
         """
         check_beats(instances, loads)
         self._bind()
-        operation = self._operations.heartbeats(instances, loads, whole=whole)
+        operation = self._operations.heartbeats(
+            instances, loads, whole=whole, again=not whole
+        )
         return await self._executor.run(operation, deadline_secs=deadline_secs)
 
     async def set_readiness(

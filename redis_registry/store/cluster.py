@@ -33,6 +33,8 @@ REFRESH_LEAST_SECS = 0.05
 ANSWER_SECS = 1.0
 """How long a node is given to tell the map; then the next one is asked."""
 
+_STRANGERS = "those that answer know of none; name nodes that have met the others"
+
 _LOST = (Disconnected, TimedOut, OSError, ClusterDownError)
 """The node is away, or is none of the Cluster's any more. (``TimeoutError`` is an ``OSError``.)"""
 
@@ -87,8 +89,8 @@ class SlotMap:
         random.shuffle(known)
         return known + [host for host in self._first if host not in self._nodes]
 
-    def take(self, reply: Sequence[Any], asked: Host) -> None:
-        """What a node answered to CLUSTER SLOTS."""
+    def take(self, reply: Sequence[Any], asked: Host) -> bool:
+        """What a node answered to CLUSTER SLOTS; whether it knew any."""
         self._read_at = time.monotonic()
         nodes: set[Host] = set()
         owners: list[Host | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
@@ -99,6 +101,7 @@ class SlotMap:
                 owners[slot] = hosts[0]
         if nodes:
             self._owners, self._nodes, self.stale = owners, nodes, False
+        return bool(nodes)
 
 
 def _host(server: Sequence[Any], asked: Host) -> Host:
@@ -158,12 +161,11 @@ def _ask_around(slots: SlotMap) -> Generator[Host, Any, None]:
     last: Exception | None = None
     for host in slots.to_ask():
         try:
-            slots.take((yield host), host)
+            if slots.take((yield host), host):
+                return
         except _LOST as error:
             last = error
-        else:
-            return
-    msg = f"no node of the Cluster tells its slots: {last}"
+    msg = f"no node of the Cluster tells its slots: {last or _STRANGERS}"
     raise Disconnected(msg) from last
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from operator import itemgetter
 
 from redis_registry.model import (
@@ -57,6 +58,7 @@ class Writers(Calls):
     def __init__(self, settings: RegistrySettings, *, actor: str) -> None:
         super().__init__(settings, actor=actor)
         self._beliefs: dict[_Key, _Belief] = {}
+        self._epochs: dict[_Key, str] = {}  # in which each was registered
 
     def _register(
         self, partition: int, instance: ModelInstance, mode: str, order: int = 0
@@ -83,7 +85,7 @@ class Writers(Calls):
                 *self.flapping(keys),
                 "|".join(map(escape, instance.serves)),
             ],
-            lambda reply: (int(reply[0]), text(reply[1]) if reply[0] < 0 else ""),
+            lambda reply: (int(reply[0]), text(reply[1 if reply[0] < 0 else 2])),
             index=keys.index(model),
             instance=keys.instance(identity),
         )
@@ -96,11 +98,12 @@ class Writers(Calls):
         """
         partition = yield from self._home(instance)
         self._beliefs.pop(_key(instance), None)
-        revision, by = yield from ask(
+        revision, told = yield from ask(
             self._register(partition, instance, "register", order)
         )
         if revision < 0:
-            raise superseded(instance, by)
+            raise superseded(instance, told)
+        self._epochs[_key(instance)] = told
         return revision
 
     def ready(
@@ -176,11 +179,15 @@ class Writers(Calls):
         loads: Sequence[Load] = (),
         *,
         whole: bool = True,
+        again: bool = False,
     ) -> Operation[list[Beat]]:
         """Move many deadlines; unknown instances are registered when they are ``whole``.
 
         One call a partition and 1,000 instances; those that missed take a second one. With
         ``loads``, one for each, the calls carry them, 250 at a time.
+
+        With ``again`` those are to register again that did so in another epoch: Redis may have
+        lost what they said last. The answers to calls with loads tell the epoch.
         """
         partitions = yield from self._join()
         known = self._beliefs.get
@@ -188,8 +195,9 @@ class Writers(Calls):
             known(_fields(instance.__dict__)) or self._believe(instance)
             for instance in instances
         ]
+        epochs: dict[int, str] = {}
         if loads:
-            calls = self._reports(partitions, instances, beliefs, loads)
+            calls = self._reports(partitions, instances, beliefs, loads, epochs)
         else:
             calls = [
                 self._beat(home, chunk)
@@ -201,7 +209,19 @@ class Writers(Calls):
         if missed:
             late = [i for i, (_, member) in enumerate(beliefs) if member in missed]
             yield from self._revive(instances, late, partitions, outcomes, whole=whole)
+        if again:
+            for place, epoch in epochs.items():
+                if outcomes[place] is Beat.TAKEN and self._elsewhen(
+                    instances[place], epoch
+                ):
+                    outcomes[place] = Beat.REREGISTER
         return outcomes
+
+    def _elsewhen(self, instance: ModelInstance, epoch: str) -> bool:
+        """Whether it was registered, or first heard of here, in another epoch than this."""
+        if len(self._epochs) >= MOST_BELIEFS:
+            self._epochs.clear()
+        return self._epochs.setdefault(_key(instance), epoch) != epoch
 
     def _believe(self, instance: ModelInstance, tail: str | None = None) -> _Belief:
         """Remember an instance's member: what we would make it, or what Redis has on record."""
@@ -237,7 +257,15 @@ class Writers(Calls):
         instances: Sequence[ModelInstance],
         beliefs: Sequence[_Belief],
         loads: Sequence[Load],
+        epochs: dict[int, str],
     ) -> list[Call[list[str]]]:
+        """Heartbeats with loads; their answers fill ``epochs``, by the instance's place."""
+
+        def read(reply: Sequence[bytes], chunk: Sequence[int]) -> list[str]:
+            epoch, *missed = texts(reply)
+            epochs.update(dict.fromkeys(chunk, epoch))
+            return missed
+
         homes: dict[int, list[int]] = defaultdict(list)
         for place, instance in enumerate(instances):
             homes[partition_of(instance.model_name, partitions)].append(place)
@@ -252,7 +280,14 @@ class Writers(Calls):
                     identity = identity_text(instances[i].identity)
                     keys.append(self.keys(home).instance(identity))
                 calls.append(
-                    self._call("report", home, args, texts, more=keys, lane="beat")
+                    self._call(
+                        "report",
+                        home,
+                        args,
+                        partial(read, chunk=chunk),
+                        more=keys,
+                        lane="beat",
+                    )
                 )
         return calls
 

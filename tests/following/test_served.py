@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -261,3 +264,76 @@ def test_a_mirror_finds_by_names_what_it_was_told(
         name for (model, _), finds in wanted.items() for name in finds - {model}
     }
     assert set(mirror.models) == {model for model, _ in wanted}
+
+
+@pytest.mark.damages
+async def test_a_model_whose_loads_cannot_be_read_keeps_no_others_waiting(
+    server: Server, no_tasks_left: None
+) -> None:
+    """As when its node is away; which of them is read first is anybody's guess."""
+    items = [instance(1, f"m{number}") for number in range(8)]
+    async with Registry.from_url(server.url, **SLOW) as registry:
+        await registry.send_heartbeats(items)
+        async with registry.view() as view:
+            for item in items:
+                view.select(item.model_name, "least_loaded")
+            for item in items[:4]:
+                server.raw.set(server.store.key(f"m:{item.model_name}"), "damaged")
+            await registry.send_heartbeats(items, [Load(in_flight=7)] * len(items))
+            await until_view(
+                lambda: all(
+                    one.load and one.load.in_flight == 7
+                    for item in items[4:]
+                    for one in view.instances(item.model_name)
+                ),
+                "the loads of those that can be read",
+            )
+
+
+@pytest.fixture
+def quick_switches() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+async def test_a_view_of_names_keeps_the_order_of_registration(
+    registry: Registry,
+) -> None:
+    """Whichever name was read first, and whoever also serves another one."""
+    await registry.register_instance(instance(2, BASE, serves=["a", "z"]))
+    await registry.register_instance(instance(1, BASE))
+    await registry.register_instance(instance(3, BASE, serves=["a"]))
+    async with registry.view(["a", BASE, "z"]) as view:
+        assert ports(view, BASE) == [2, 1, 3]
+        assert ports(view, "a") == [2, 3]
+
+
+@pytest.mark.usefixtures("quick_switches")
+def test_threads_may_read_while_a_mirror_is_replaced() -> None:
+    names = [f"n{number}" for number in range(200)]
+    rows = [row_of("m", port, names) for port in range(1, 3)]
+
+    def read_anew() -> Mirror:
+        fresh = Mirror(touched={})
+        fresh.add(0, Page("e", 1, rows, None))
+        return fresh
+
+    mirror, ended = read_anew(), threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            mirror._joined = {}
+            for name in names:
+                mirror.snapshot(name)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(200):
+            mirror.take_over(0, read_anew(), keep=False)
+    finally:
+        ended.set()
+        reader.join()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from redis_registry import RedisModelRegistry, SyncModelRegistry
 from redis_registry.settings import RegistrySettings
@@ -98,6 +99,29 @@ async def test_a_key_on_its_way_is_found_at_its_new_place(
         assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
         cluster.end_migration(KEYS[0], new)
         assert await client.execute_command("HGET", KEYS[0], "a") == b"1"
+        await client.aclose()
+        threads.close()
+
+
+async def test_a_node_that_has_met_nobody_does_not_hide_the_others(
+    binary: str, no_tasks_left: None
+) -> None:
+    """One that was taken out, or has not been taken in, may still be the first in the URL."""
+    with (
+        Cluster(binary=binary, primaries=1, replicas=0) as cluster,
+        Node(binary=binary) as stranger,
+    ):
+        first = f"redis+cluster://{stranger.host}:{stranger.port}"
+        url = cluster.url.replace("redis+cluster://", f"{first},")
+        settings = RegistrySettings.of(url=url)
+        client, threads = async_client(settings), sync_client(settings)
+        assert await client.execute_command("HSET", KEYS[0], "a", "1") == 1
+        assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        alone = RegistrySettings.of(url=first)
+        with pytest.raises(redis.ConnectionError, match="name nodes that have met"):
+            await async_client(alone).execute_command("HGET", KEYS[0], "a")
+        with pytest.raises(redis.ConnectionError, match="name nodes that have met"):
+            sync_client(alone).execute_command("HGET", KEYS[0], "a")
         await client.aclose()
         threads.close()
 

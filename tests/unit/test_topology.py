@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from redis_registry import ConfigurationError
@@ -67,6 +69,27 @@ def test_what_is_wrong_is_said(url: str, says: str) -> None:
         Topology.of(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://me:secr/et@h:1",
+        "redis://me:12/secret@h:1",
+        "redis://me:12?secret@h:1",
+        "redis://me:12#secret@h:1",
+        "redis+sentinel://me:secr/et@h:1/m",
+        "redis+sentinel://me:12/secret@h:1/m",
+        "redis+cluster://me:12/secret@h:1",
+        "redis://me:secr[et@h:1",
+        "redis://me:secr\u2100et@h:1",
+    ],
+)
+def test_what_was_meant_as_a_password_is_in_no_message(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="password and names write") as caught:
+        Topology.of(url)
+    assert "secr" not in "".join(traceback.format_exception(caught.value))
+    assert Topology.of("redis://h?client_name=a@b").where == "h:6379"
+
+
 def test_the_first_key_of_each_command() -> None:
     assert key_of(["EVALSHA", "sha", 2, "a", "b", "x"]) == "a"
     assert key_of(["HMGET", "a", "f"]) == "a"
@@ -86,5 +109,5 @@ def test_a_map_of_slots_follows_what_nodes_say() -> None:
     assert not found.stale
     found.moved(99, ("new", 9))
     assert (found.owner(99), found.stale) == (("new", 9), True)
-    found.take([], ("asked", 1))
+    assert not found.take([], ("asked", 1))
     assert found.owner(99) == ("new", 9), "an empty answer is no news"

@@ -8,6 +8,7 @@ import threading
 import time
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from redis_registry import (
     Health,
     Readiness,
     RedisModelRegistry,
+    RemoteRegistry,
     SyncModelRegistry,
 )
 from redis_registry.embedded import EmbeddedServer
-from tests.conftest import Server
+from tests.conftest import Server, _binary
 from tests.helpers import instance, until, wait_for
+from tests.replica import Replica
 from tests.workers.conftest import QUICK, only
 
 pytestmark = pytest.mark.usefixtures("no_tasks_left")
@@ -172,3 +175,49 @@ async def test_a_timeout_does_not_put_off_the_next_attempt(
         own_server.signal(signal.SIGCONT)
         gaps = [after - before for before, after in pairwise(began)]
         assert all(0.8 < gap < interval for gap in gaps[-2:]), gaps
+
+
+@pytest.mark.parametrize("through", ["thread", "process", "controller"])
+@pytest.mark.parametrize("kind", ["valkey", "redis7"])
+async def test_what_a_crash_of_redis_has_lost_is_said_again(
+    kind: str, through: str, replicas: list[Replica], tmp_path: Path
+) -> None:
+    """Redis had acknowledged it, and comes back as it was before: the record is there, and old."""
+    with EmbeddedServer(binary=_binary(kind)) as server:
+        async with RedisModelRegistry.from_url(
+            server.url, run_checker=False, **QUICK
+        ) as reader:
+            announcing: Any = reader
+            if through == "controller":
+                times = ("--heartbeat-timeout-secs", "3")
+                replica = Replica("--url", server.url, *times, log=tmp_path / "log")
+                replicas.append(replica)
+                await asyncio.to_thread(replica.up)
+                announcing = RemoteRegistry(
+                    [replica.base], heartbeat_timeout_secs=0.9, attempt_timeout_secs=0.3
+                )
+            sender = "process" if through == "process" else "thread"
+            worker = announcing.announce(instance(serves=["old"]), sender=sender)
+            async with announcing, worker as announced:
+                with SyncModelRegistry.from_url(server.url) as raw:
+                    raw._executor._client("call").execute_command("SAVE")
+                assert await announced.ready()
+                assert await announced.serve(["new"])
+                server.kill()
+                server.start()
+
+                async def said() -> bool:
+                    found = await reader.get_all_instances("new")
+                    return bool(found) and found[0].ready
+
+                await until(said, "ready, and serving what it said last", within_secs=5)
+                before = (await only(reader)).revision
+                announced.report(in_flight=1)
+
+                async def loaded() -> bool:
+                    load = (await only(reader)).load
+                    return bool(load) and load.in_flight == 1
+
+                await until(loaded, "its heartbeats go on", within_secs=5)
+                assert (await only(reader)).revision == before, "said once"
+                announced.report(in_flight=0)

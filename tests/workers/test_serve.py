@@ -51,6 +51,8 @@ async def test_a_worker_says_what_it_serves_as_adapters_come_and_go(
         await until(back, "it is registered as it was last said", within_secs=3)
         with pytest.raises(InvalidInstance, match=r"serves\.1"):
             await announced.serve(["ok", ""])
+        with pytest.raises(InvalidInstance, match="serves"):
+            await announced.serve("lora")  # its letters were served
         with pytest.raises(InvalidInstance, match="at most 256"):
             await announced.serve(map(str, range(257)))
         assert await found("d")

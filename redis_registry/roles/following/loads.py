@@ -61,21 +61,25 @@ class Loads:
 
     async def _run(self) -> None:
         while True:
-            try:
-                for model_name in {
-                    model
-                    for name in list(self.wanted)
-                    for model in self._mirror.behind(name)
-                }:
-                    loads = await self._executor.run(
-                        self._operations.loads(model_name), deadline_secs=LOADS_SECS
-                    )
-                    self._mirror.report(model_name, loads)
-            except RegistryError:
-                pass  # the tail tells of it; the loads stay as they are
-            except Exception:  # noqa: BLE001  views go on with the loads they have
-                _log.exception("reading loads failed, trying again")
+            models = {
+                model
+                for name in list(self.wanted)
+                for model in self._mirror.behind(name)
+            }
+            # At once: one whose server is away keeps nobody else's waiting.
+            await asyncio.gather(*map(self._read, models))
             await asyncio.sleep(LOADS_SECS)
+
+    async def _read(self, model_name: str) -> None:
+        try:
+            loads = await self._executor.run(
+                self._operations.loads(model_name), deadline_secs=LOADS_SECS
+            )
+            self._mirror.report(model_name, loads)
+        except RegistryError:
+            pass  # the tail tells of it; the loads stay as they are
+        except Exception:  # noqa: BLE001  views go on with the loads they have
+            _log.exception("reading loads failed, trying again")
 
     async def aclose(self) -> None:
         """Stop."""

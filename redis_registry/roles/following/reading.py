@@ -104,7 +104,7 @@ class Reading:
                 page = await self._executor.run(
                     self._operations.page(self.partition, name, after)
                 )
-                self.fresh.add(self.partition, page)
+                self.fresh.add(self.partition, page, name)
                 if page.epoch != newest.epoch:
                     self._tail.hurry()
                     return False

@@ -179,7 +179,9 @@ class _Announced:
         return said
 
     def _serve(self, names: Iterable[str]) -> Future[None]:
-        fields = self._life.instance.model_dump() | {"serves": list(names)}
+        # One text is no list of its letters: the check of the instance refuses it.
+        given = names if isinstance(names, str) else list(names)
+        fields = self._life.instance.model_dump() | {"serves": given}
         served = ModelInstance.of(**fields).serves
         self._check_living()
         said = self._life.serve(served)

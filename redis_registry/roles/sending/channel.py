@@ -110,7 +110,7 @@ class RedisChannel:
         self, instances: Sequence[ModelInstance], loads: Sequence[Load]
     ) -> list[Beat]:
         """As :meth:`Channel.heartbeats`."""
-        return self._ask(self._operations.heartbeats(instances, loads))
+        return self._ask(self._operations.heartbeats(instances, loads, again=True))
 
     def described(self) -> Mapping[str, Any]:
         """As :meth:`Channel.described`."""

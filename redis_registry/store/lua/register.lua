@@ -12,7 +12,7 @@
 --       14 mode: register | absent (whoever is there already only gets a heartbeat)
 --       15 flapping: threshold|until down to|half life µs, or "" for none  16 share that may be out
 --       17 base of the partition's keys  18 further names that it serves: name|name|…
--- Reply {revision of the record, 1 if it is new}, or {-1, incarnation that is there}: superseded
+-- Reply {revision of the record, 1 if it is new, epoch}, or {-1, incarnation that is there}: superseded
 -- @include open
 -- @include record
 -- @include living
@@ -98,4 +98,4 @@ save_out(INSTANCE, identity, record.out, old and old.kept)
 local served = old and redis.call('HGET', INSTANCE, 'serves') or ''
 local serves_now = record.spec == ARGV[11] and ARGV[18] or served -- the names belong to the spec
 save_serves(SERVED, INSTANCE, identity, served, serves_now)
-return { tonumber(record.rev), old and 0 or 1 }
+return { tonumber(record.rev), old and 0 or 1, epoch }

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 meta  2 events  3 deadlines  4… instance
 -- ARGV  1 header  2 actor  3… for each instance: timeout ms, member, load
--- Reply [member that missed, …]
+-- Reply [epoch, member that missed, …]
 -- @include open
 local DEADLINES = KEYS[3]
 redis.call('ZCARD', DEADLINES)
@@ -13,7 +13,7 @@ for i = 3, #ARGV, 3 do
   members[n] = ARGV[i + 1]
   moved[2 * n - 1], moved[2 * n] = string.format('%d', now + ARGV[i] * 1000), ARGV[i + 1]
 end
-local missed = {}
+local missed = { epoch }
 if redis.call('ZADD', DEADLINES, 'XX', 'CH', unpack(moved)) < n then
   for i, score in ipairs(redis.call('ZMSCORE', DEADLINES, unpack(members))) do
     if not score then missed[#missed + 1] = members[i] end

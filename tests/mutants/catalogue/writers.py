@@ -99,6 +99,12 @@ MUTANTS = [
     ),
     mutant(
         "W3",
+        "a readiness, or what a worker serves, is lost in a crash or failover and never said again",
+        "workers/test_registry_away.py::test_what_a_crash_of_redis_has_lost_is_said_again",
+        ("redis_registry/store/writers.py", "        if again:", "        if None:"),
+    ),
+    mutant(
+        "W3",
         "a bare heartbeat by HTTP makes a record",
         "http/test_workers.py::test_an_unknown_one_must_register_and_leaves_no_half_record",
         ("redis_registry/http/workers.py", "whole=False", "whole=True"),
