@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError
+from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TimedOut
 
@@ -200,6 +200,8 @@ class AsyncCluster:
             else:
                 if self._map.take(reply, host):
                     return
+        if isinstance(last, AuthenticationError):  # waiting would not help
+            raise last
         msg = f"no node of the Cluster tells its slots: {last or _STRANGERS}"
         raise Disconnected(msg) from last
 
@@ -297,6 +299,8 @@ class SyncCluster:
                 else:
                     if self._map.take(reply, host):
                         return
+        if isinstance(last, AuthenticationError):
+            raise last
         msg = f"no node of the Cluster tells its slots: {last or _STRANGERS}"
         raise Disconnected(msg) from last
 
