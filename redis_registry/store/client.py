@@ -261,20 +261,36 @@ def sync_twin(client: AsyncClient) -> SyncClient:
         kept = ("server", "host", "port", "db")  # one of the first two names its server
         same = {name: given[name] for name in kept if given.get(name) is not None}
         return cast("SyncClient", fakeredis.FakeRedis(**same))
+    nodes: Any = getattr(client, "nodes_manager", None)
+    if nodes is not None:
+        given = dict(cast("Any", client).connection_kwargs)
     kept = ("host", "port", "path", "db", "username", "password", "credential_provider")
-    ssl = {key: value for key, value in given.items() if key.startswith("ssl_")}
     options = {key: given[key] for key in kept if given.get(key) is not None}
+    options |= {key: value for key, value in given.items() if key.startswith("ssl_")}
     if "path" in options:
         options["unix_socket_path"] = options.pop("path")
-    if not options:
-        msg = "sync calls need to know where Redis is: build the registry with from_url"
+    # Of a master that Sentinels name the pool has a password, say, and no place.
+    if hasattr(pool, "sentinel_manager") or (nodes is None and not options):
+        msg = (
+            "sync calls, announce and reserve need to know where Redis is: build the registry with "
+            "from_url; behind Sentinel: redis+sentinel://host:26379/mymaster"
+        )
         raise ConfigurationError(msg)
+    kind = getattr(pool, "connection_class", given.get("connection_class", type(None)))
+    options["ssl"] = "SSL" in kind.__name__
+    if nodes is None:
+        return _twin(options)
+    hosts = [(node.host, int(node.port)) for node in nodes.startup_nodes.values()]
+    return SyncCluster(
+        hosts, lambda host: _twin(options | {"host": host[0], "port": host[1]})
+    )
+
+
+def _twin(options: dict[str, Any]) -> SyncClient:
     return cast(
         "SyncClient",
         redis.Redis(
             **options,
-            **ssl,
-            ssl="SSL" in getattr(pool, "connection_class", type(None)).__name__,
             protocol=2,
             socket_timeout=2.0,
             socket_connect_timeout=CONNECT_SECS,

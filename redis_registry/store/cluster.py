@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, cast
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError
+from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TimedOut
 
@@ -165,6 +165,8 @@ def _ask_around(slots: SlotMap) -> Generator[Host, Any, None]:
                 return
         except _LOST as error:
             last = error
+    if isinstance(last, AuthenticationError):  # waiting would not help
+        raise last
     msg = f"no node of the Cluster tells its slots: {last or _STRANGERS}"
     raise Disconnected(msg) from last
 

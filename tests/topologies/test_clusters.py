@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import redis
+from redis.asyncio import RedisCluster
 
-from redis_registry import RedisModelRegistry, SyncModelRegistry
+from redis_registry import RedisModelRegistry, RegistryRefused, SyncModelRegistry
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import async_client, sync_client
 from redis_registry.testing import Cluster, Node
+from tests.helpers import instance
 from tests.topologies.traffic import OPTIONS, Traffic, fleet
 
 PARTITIONS = 6
@@ -101,6 +103,38 @@ async def test_a_key_on_its_way_is_found_at_its_new_place(
         assert await client.execute_command("HGET", KEYS[0], "a") == b"1"
         await client.aclose()
         threads.close()
+
+
+async def test_a_client_that_was_given_announces_and_reserves_too(
+    binary: str, no_tasks_left: None
+) -> None:
+    """Both have threads, which take connections of their own."""
+    with Cluster(binary=binary, primaries=2, replicas=0, password="pw") as cluster:
+        first = cluster.nodes[0]
+        given = RedisCluster(host=first.host, port=first.port, password="pw")
+        spread: dict[str, Any] = {"partitions": 6, "reservation_ttl_secs": 1.0}
+        async with (
+            RedisModelRegistry(given, **spread) as registry,
+            registry.announce(instance()) as announced,
+        ):
+            assert await announced.ready()
+            async with registry.reserve("glm@llm") as reservation:
+                await asyncio.sleep(1.5)  # longer than a lease
+                assert not reservation.lost
+                counted = await registry.in_flight("glm@llm")
+                assert counted == {announced.instance.identity: 1}
+        await given.aclose()
+
+
+async def test_a_wrong_password_is_refused_at_once(binary: str) -> None:
+    with Cluster(binary=binary, primaries=1, replicas=0, password="pw") as cluster:
+        url = cluster.url.replace("pw@", "another@")
+        async with RedisModelRegistry.from_url(url, run_checker=False) as registry:
+            with pytest.raises(RegistryRefused) as caught:
+                await registry.get_all_instances("chat")
+        assert "another" not in str(caught.value)
+        with SyncModelRegistry.from_url(url) as threads, pytest.raises(RegistryRefused):
+            threads.get_all_instances("chat")
 
 
 async def test_a_node_that_has_met_nobody_does_not_hide_the_others(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import traceback
+from typing import Any, cast
 
 import pytest
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis, Sentinel
 
 from redis_registry import ConfigurationError
+from redis_registry.store.client import sync_twin
 from redis_registry.store.cluster import SlotMap, key_of
 from redis_registry.topology import Topology
 
@@ -111,3 +115,11 @@ def test_a_map_of_slots_follows_what_nodes_say() -> None:
     assert (found.owner(99), found.stale) == (("new", 9), True)
     assert not found.take([], ("asked", 1))
     assert found.owner(99) == ("new", 9), "an empty answer is no news"
+
+
+def test_a_given_client_of_a_sentinels_master_is_not_taken_for_a_server_here() -> None:
+    sentinel = Sentinel([("10.0.0.1", 26379)])
+    client = cast("Any", sentinel).master_for("mymaster", password="pw")
+    with pytest.raises(ConfigurationError, match=r"redis\+sentinel://"):
+        sync_twin(client)
+    assert isinstance(sync_twin(Redis(password="pw")), SyncRedis), "that one is here"
