@@ -61,6 +61,12 @@ async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
         await asyncio.wait(tasks)
 
 
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    """Promise S1: whatever it was, it is said."""
+    if not task.cancelled() and (error := task.exception()):
+        _log.error("a view or watch could not begin", exc_info=error)
+
+
 class Follower:
     """Keeps a mirror of all models, or of some.
 
@@ -149,6 +155,7 @@ class Follower:
         self._starting = asyncio.get_running_loop().create_task(
             self._start(), name="redis-registry follower"
         )
+        self._starting.add_done_callback(_tell_failure)
 
     async def aclose(self) -> None:
         """Stop; all of it ends also when the wait for that is cancelled."""

@@ -122,6 +122,7 @@ class Tail:
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
         self._partitions = 0  # 0: where not all of them stand is known yet
+        self._following: list[asyncio.Task[None]] = []
         self._strands = [_Strand(range(0))]
 
     def add(self, follower: TailFollower) -> None:
@@ -130,6 +131,7 @@ class Tail:
         if self._task is None:
             self.heard.clear()
             self.places.clear()  # kept at the end, for views that are still read
+            self._strands = [_Strand(range(0))]
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="redis-registry tail"
             )
@@ -147,7 +149,10 @@ class Tail:
         self._followers.clear()
         self._partitions = 0
         if task is not None:
-            task.cancel()
+            # The strands too, at once: through the task they would take another step, and what
+            # they learn then is none for the next beginning.
+            for one in (task, *self._following):
+                one.cancel()
             await asyncio.wait([task])
 
     async def positioned(self) -> int:
@@ -182,14 +187,15 @@ class Tail:
         return next(filter(None, (strand.error for strand in self._strands)), None)
 
     async def _run(self) -> None:
-        first = self._strands = [_Strand(range(0))]
-        await self._keep_on(first[0], self._split)
+        await self._keep_on(self._strands[0], self._split)
         async with asyncio.TaskGroup() as group:
-            for strand in self._strands:
+            self._following = [
                 group.create_task(
                     self._keep_on(strand, lambda one=strand: self._follow(one)),
                     name=f"redis-registry tail {strand.partitions}",
                 )
+                for strand in self._strands
+            ]
 
     async def _split(self) -> None:
         """Learn how many partitions there are, and who waits for which."""

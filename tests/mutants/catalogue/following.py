@@ -33,6 +33,12 @@ MUTANTS = [
     ),
     mutant(
         "R2",
+        "what a tail learns while it ends is taken for the next beginning",
+        "following/test_tail.py::test_an_answer_that_comes_with_the_end_is_none_for_the_next_beginning",
+        (TAIL, "for one in (task, *self._following):", "for one in (task,):"),
+    ),
+    mutant(
+        "R2",
         "changes that can't be read any more are waited for",
         "following/test_watch.py::test_events_that_are_trimmed_before_they_were_read_are_a_resync",
         (TAIL, "if here.revision < revision:", "if here.revision < 0:"),
