@@ -61,6 +61,7 @@ _FOR_NOW = (
 
 
 _FOR_NOW_TOO = (
+    driver.ReadOnlyError,
     driver.TryAgainError,
     driver.ClusterDownError,
     driver.MasterDownError,
@@ -100,7 +101,7 @@ _FAULTS: tuple[tuple[tuple[type[Exception], ...], Fault], ...] = (
         Fault.PERMANENT,
     ),
     (
-        (driver.BusyLoadingError, driver.ReadOnlyError, *_FOR_NOW_TOO),
+        (driver.BusyLoadingError, *_FOR_NOW_TOO),
         Fault.NOT_APPLIED,
     ),
     ((driver.ConnectionError, driver.TimeoutError, OSError), Fault.UNKNOWN),

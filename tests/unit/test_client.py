@@ -14,6 +14,11 @@ CASES: list[tuple[Exception, Fault, type[errors.RegistryError]]] = [
     (driver.TimeoutError("late"), Fault.UNKNOWN, errors.RegistryUnavailable),
     (ConnectionResetError(), Fault.UNKNOWN, errors.RegistryUnavailable),
     (driver.BusyLoadingError("LOADING"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
+    (
+        driver.ReadOnlyError("You can't write against a read only replica."),
+        Fault.NOT_APPLIED,
+        errors.RegistryUnavailable,
+    ),
     (driver.ReadOnlyError("READONLY"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
     (driver.ResponseError("TRYAGAIN x"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
     (driver.TryAgainError("Multiple"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
