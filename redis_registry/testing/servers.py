@@ -199,7 +199,7 @@ class Replica(Standalone):
         on: Host | None = None,
     ) -> None:
         super().__init__(binary=binary, options=options, on=on)
-        self._primary = primary
+        self._primary: Standalone | None = primary
         self.users = dict(primary.users)
         self.login = primary.login
         self.password = primary.password
@@ -213,16 +213,19 @@ class Replica(Standalone):
         super().start()
         try:
             # By order, for as an option it would be followed with its next cron: a second later.
-            self.follow(self._primary)
+            if self._primary is not None:
+                self.follow(self._primary)
         except EmbeddedServerError:
             self.stop()
             raise
 
     def promote(self) -> None:
-        """Make it a primary, by hand."""
+        """Make it a primary, by hand; it stays one when it is started again."""
+        self._primary = None
         self.call("REPLICAOF", "NO", "ONE")
 
     def follow(self, primary: Standalone) -> None:
         """Have it follow another primary, and wait until it has caught up."""
+        self._primary = primary
         self.call("REPLICAOF", primary.host, primary.port)
         await_that(self.in_step, f"the replica on port {self.port} has caught up")

@@ -45,6 +45,9 @@ def test_a_replica_follows_its_primary_and_can_be_promoted(binary: str) -> None:
             replica.call("SET", "key", "other")
         replica.promote()
         assert replica.call("SET", "key", "other") == "OK"
+        replica.stop()
+        replica.start()
+        assert replica.info("replication")["role"] == "master", "it stays one"
         primary.call("SET", "key", "mine")
         replica.follow(primary)
         assert replica.call("GET", "key") == "mine"
