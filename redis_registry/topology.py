@@ -71,9 +71,7 @@ class Topology:
             return cls._read(url)
         except ConfigurationError:
             raise
-        except (
-            ValueError
-        ):  # of urlsplit, or of a port; its text may hold part of a password
+        except ValueError:  # of urlsplit, or a port; its text may show a password
             raise ConfigurationError(_UNREADABLE) from None
 
     @classmethod

@@ -254,9 +254,8 @@ class Mirror:
             touched = (self.touched or {}).get(identity, -1)
             known = self.row(identity)
             if known is not None and name in {"", model_of(identity)}:
-                self._drop(
-                    identity
-                )  # to come back in its place among those of its model
+                # To come back in its place among those of its model.
+                self._drop(identity)
             row = Row(row_at_rest(raw))
             if not self._wants(identity, row):
                 continue
