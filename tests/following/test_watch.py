@@ -61,6 +61,24 @@ async def test_it_begins_with_all_there_is(registry: RedisModelRegistry) -> None
     assert begin.position == watch.position
 
 
+async def test_a_snapshot_is_what_the_events_before_it_make(
+    real: RedisModelRegistry, server: Server, worker: ModelInstance
+) -> None:
+    """Who is overdue and not flipped yet is healthy in it: the flip is an event still to come."""
+    await real.register_instance(worker)
+    server.store.silence(worker)
+
+    async with real.view() as view, real.watch() as watch:
+        await until_view(
+            lambda: not any(item.healthy for item in view.instances()), "it is overdue"
+        )
+        begin = await next_of(watch, Kind.RESYNC)
+
+    assert begin.snapshot is not None
+    (told,) = begin.snapshot
+    assert told.healthy
+
+
 async def test_every_change_is_one_event_with_before_and_after(
     real: RedisModelRegistry, worker: ModelInstance
 ) -> None:

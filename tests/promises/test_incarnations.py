@@ -264,6 +264,39 @@ async def test_what_a_life_said_earlier_and_comes_late_changes_nothing(
     assert (await bench.registry.get_all_instances("glm@llm"))[0].ready
 
 
+async def test_what_is_said_again_changes_nothing_that_readers_see(
+    bench: Bench,
+) -> None:
+    """No event, so no other time since when it is ready: views could not know of it."""
+    run = bench.registry._executor.run
+    operations = bench.registry._operations
+    ready = NEW.model_copy(update={"readiness": Readiness.READY})
+    await run(
+        operations.heartbeats([ready])
+    )  # registers it: nothing was said with a number
+    (before,) = await bench.registry.get_all_instances("glm@llm")
+
+    await run(operations.register(ready, 1))
+    await run(operations.ready(NEW, Readiness.READY, "", 2))
+
+    (after,) = await bench.registry.get_all_instances("glm@llm")
+    assert after.since == before.since
+    assert after.revision == before.revision
+
+
+async def test_what_was_said_before_something_that_was_so_already_is_late(
+    bench: Bench,
+) -> None:
+    run = bench.registry._executor.run
+    operations = bench.registry._operations
+    await run(operations.register(NEW.model_copy(update={"readiness": "ready"}), 1))
+    assert await run(operations.ready(NEW, Readiness.READY, "", 3)) == 0
+
+    await run(operations.ready(NEW, Readiness.NOT_READY, "delivered late", 2))
+
+    assert (await bench.registry.get_all_instances("glm@llm"))[0].ready
+
+
 async def test_another_reason_is_a_change(bench: Bench) -> None:
     await bench.registry.register_instance(NEW.model_copy(update={"reason": "a"}))
     await bench.registry.register_instance(NEW.model_copy(update={"reason": "b"}))

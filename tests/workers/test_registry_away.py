@@ -21,6 +21,8 @@ from redis_registry import (
     SyncModelRegistry,
 )
 from redis_registry.embedded import EmbeddedServer
+from redis_registry.roles.sending.announcing import Announcement
+from redis_registry.testing import Standalone
 from tests.conftest import Server, _binary
 from tests.helpers import instance, until, wait_for
 from tests.replica import Replica
@@ -221,3 +223,31 @@ async def test_what_a_crash_of_redis_has_lost_is_said_again(
                 await until(loaded, "its heartbeats go on", within_secs=5)
                 assert (await only(reader)).revision == before, "said once"
                 announced.report(in_flight=0)
+
+
+async def test_leaving_takes_little_while_the_registry_is_away(
+    own_server: Standalone,
+) -> None:
+    """Whoever ends a worker does not wait long; its silence says the same as its goodbye."""
+    settings: dict[str, Any] = QUICK | {
+        "socket_timeout_secs": 0.3,
+        "operation_timeout_secs": 4.0,
+    }
+    async with RedisModelRegistry.from_url(
+        own_server.url, run_checker=False, **settings
+    ) as registry:
+        announced = registry.announce(instance(), drain_timeout_secs=0)
+        await announced.__aenter__()
+        await announced.ready()
+        own_server.pause()
+        await until(partial(_fails, announced), "a heartbeat has failed")
+
+        begun = time.monotonic()
+        await announced.__aexit__(None, None, None)
+        took_secs = time.monotonic() - begun
+        own_server.resume()
+    assert took_secs < 2.5  # it would be 4 s and more for each of two last words
+
+
+async def _fails(announced: Announcement) -> bool:
+    return announced._life.failures > 0

@@ -200,10 +200,14 @@ class _Announced:
         self._sender.add(self._life)
         return self._life.registered
 
+    @property
+    def _leaving_secs(self) -> float:
+        """How long to wait for each of its last words."""
+        return AWAY_SECS if self._life.failures else self._patience
+
     def _leave(self) -> tuple[Future[None], float]:
         """Ask for the goodbye; when it is done, and how long to wait for it at most."""
-        away = self._life.failures > 0
-        self._life.leave(AWAY_SECS if away else self._patience)
+        self._life.leave(self._leaving_secs)
         self._sender.wake()
         return self._life.gone, self._patience + GRACE_SECS
 
@@ -245,7 +249,8 @@ class Announcement(_Announced):
         try:
             if kind is None:
                 with contextlib.suppress(Superseded, RegistryClosed):
-                    await self._wait(self._say(Readiness.DRAINING, ""), self._patience)
+                    said = self._say(Readiness.DRAINING, "")
+                    await self._wait(said, self._leaving_secs)
                 await self._until_idle(None)
         finally:
             gone, secs = self._leave()
@@ -335,7 +340,8 @@ class SyncAnnouncement(_Announced):
         try:
             if kind is None:
                 with contextlib.suppress(Superseded, RegistryClosed):
-                    self._wait(self._say(Readiness.DRAINING, ""), self._patience)
+                    said = self._say(Readiness.DRAINING, "")
+                    self._wait(said, self._leaving_secs)
                 self._until_idle(None)
         finally:
             gone, secs = self._leave()
