@@ -15,10 +15,11 @@ import psutil
 import pytest
 
 from redis_registry import ModelInstance, Readiness, SyncModelRegistry
-from redis_registry.embedded import EmbeddedServer, free_port
+from redis_registry.embedded import free_port
 from tests.agent.conftest import TOY, Agent, only, ready
 from tests.conftest import Server
 from tests.helpers import wait_for
+from tests.places import Place
 from tests.replica import Replica
 
 Start = Callable[..., Agent]
@@ -259,7 +260,7 @@ def test_a_newer_agent_supersedes(agent: Start, reader: SyncModelRegistry) -> No
     assert (found.healthy, found.incarnation) == (True, "f" * 22)
 
 
-def test_redis_may_be_away_at_first(agent: Start, own_server: EmbeddedServer) -> None:
+def test_redis_may_be_away_at_first(agent: Start, own_server: Place) -> None:
     url = own_server.url
     own_server.kill()
     one = agent(*HEALTH, url=url)

@@ -10,12 +10,12 @@ import pytest
 
 from redis_registry import Kind, RedisModelRegistry, Selector, View
 from redis_registry.core.decisions import Decisions
-from redis_registry.embedded import EmbeddedServer
 from redis_registry.store.following import Entry
 from redis_registry.store.replies import Page
 from tests.conftest import SLOW, Server
 from tests.following.test_watch import next_of, take, until_view
 from tests.helpers import instance, instances
+from tests.places import Place
 
 MODEL = "glm@llm"
 
@@ -157,7 +157,7 @@ async def test_a_view_equals_a_read_after_changes_it_missed(
 
 
 async def test_a_cold_start_without_redis_honours_them(
-    own_server: EmbeddedServer, tmp_path: Path, no_tasks_left: None
+    own_server: Place, tmp_path: Path, no_tasks_left: None
 ) -> None:
     path = tmp_path / "view"
     async with RedisModelRegistry.from_url(

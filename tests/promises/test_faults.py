@@ -17,9 +17,9 @@ from redis_registry import (
     RegistryUnavailable,
     Selector,
 )
-from redis_registry.embedded import EmbeddedServer
 from tests.conftest import SLOW, Bench, Server
 from tests.helpers import connect, instance, instances
+from tests.places import Place
 
 
 def dump(server: Server) -> dict[bytes, Any]:
@@ -209,7 +209,7 @@ async def test_the_number_of_partitions_is_fixed_by_the_first(server: Server) ->
 
 
 async def test_with_memory_full_heartbeats_and_sweeps_go_on(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     raw = connect(own_server.url)
     server = Server("own", own_server, raw)
@@ -264,7 +264,7 @@ async def reserve_all_ways(registry: RedisModelRegistry) -> None:
 
 
 async def test_a_user_with_only_these_rights_can_do_everything(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     """The list of docs/how-to/operate.md: one key pattern covers the keys that indexes name."""
     raw = connect(own_server.url)
@@ -318,7 +318,7 @@ async def test_a_user_with_only_these_rights_can_do_everything(
 
 
 async def test_a_wrong_password_is_tried_once_and_never_shown(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     raw = connect(own_server.url)
     raw.config_set("requirepass", "right")

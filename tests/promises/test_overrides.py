@@ -18,11 +18,11 @@ from redis_registry import (
     Selector,
     SyncModelRegistry,
 )
-from redis_registry.embedded import EmbeddedServer
 from redis_registry.wire.overrides import MAX_OVERRIDES
 from tests.conftest import FAST, SLOW, Bench, MakeBench, Server
 from tests.helpers import Store, connect, instance, instances, until, wait_for
 from tests.nodes import Node
+from tests.places import Place
 from tests.replica import Replica
 
 
@@ -38,7 +38,7 @@ def _listed(replica: Replica) -> list[ModelInstance]:
 
 
 def test_it_holds_on_every_replica_through_a_killed_worker_and_a_restarted_redis(
-    own_server: EmbeddedServer, replicas: list[Replica], tmp_path: Path
+    own_server: Place, replicas: list[Replica], tmp_path: Path
 ) -> None:
     times = ("--heartbeat-timeout-secs", "1", "--heartbeat-interval-secs", "0.2")
     for number in range(2):
@@ -360,7 +360,7 @@ async def test_clearing_twice_and_repeating_a_lost_call_change_nothing_more(
 
 
 async def test_redis_that_is_full_refuses_before_any_write_and_lets_go(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     raw = connect(own_server.url)
     async with RedisModelRegistry.from_url(

@@ -9,9 +9,9 @@ from typing import Any, Self
 import pytest
 
 from redis_registry import Kind, RedisModelRegistry, RegistryUnavailable
-from redis_registry.embedded import EmbeddedServer
 from tests.conftest import Bench, Server
 from tests.helpers import Store, connect, instance, instances, until
+from tests.places import Place
 
 
 async def test_after_a_silence_overdue_instances_are_protected(bench: Bench) -> None:
@@ -245,7 +245,7 @@ class Crowd:
 
 @pytest.mark.parametrize("how", ["stop", "kill", "flushed", "script flush"])
 async def test_a_real_outage_of_three_timeouts_flips_nobody(
-    own_server: EmbeddedServer, no_tasks_left: None, how: str
+    own_server: Place, no_tasks_left: None, how: str
 ) -> None:
     raw = connect(own_server.url)
     async with (
@@ -292,7 +292,7 @@ async def test_a_real_outage_of_three_timeouts_flips_nobody(
 
 
 async def test_calls_end_at_their_deadline_while_redis_is_paused(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     async with RedisModelRegistry.from_url(
         own_server.url, run_checker=False, operation_timeout_secs=0.5

@@ -28,7 +28,6 @@ from redis_registry import (
     Reservation,
     SyncModelRegistry,
 )
-from redis_registry.embedded import EmbeddedServer
 from redis_registry.roles import holder as holder_module
 from redis_registry.roles.reserving import POLICIES
 from redis_registry.selection import selectable
@@ -37,6 +36,7 @@ from tests.conftest import SLOW, Bench, MakeBench, Server
 from tests.helpers import Store, connect, instance, instances, until, wait_for
 from tests.holder import holding
 from tests.load.programs import Program, programs
+from tests.places import Place
 
 MODEL = "glm@llm"
 TTL_SECS = 1.0
@@ -640,7 +640,7 @@ async def _are_lost(held: list[Reservation]) -> bool:
 
 
 async def test_after_a_crash_that_lost_nothing_nothing_is_lost(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     """And what the server did lose, a release, is found by the renewal."""
     async with RedisModelRegistry.from_url(
@@ -674,7 +674,7 @@ async def test_after_a_crash_that_lost_nothing_nothing_is_lost(
         raw.close()
 
 
-def restarted(server: EmbeddedServer) -> Any:
+def restarted(server: Place) -> Any:
     server.start()
     return connect(server.url)
 

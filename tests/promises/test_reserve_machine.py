@@ -17,7 +17,6 @@ from hypothesis.stateful import (
 from redis_registry import GuardSettings, ModelInstance, SyncModelRegistry
 from redis_registry.store.reserving import Fleet, Refusal
 from redis_registry.wire.keys import identity_of
-from tests.conftest import running
 from tests.helpers import Store, connect, instance
 
 HOUR = 3600
@@ -177,11 +176,6 @@ class Machine(RuleBasedStateMachine):
 
 
 NUMBERS_ALL = range(1, 7)
-
-
-@pytest.fixture(params=["valkey", "redis7"])
-def url(request: pytest.FixtureRequest) -> str:
-    return running(request.param).url
 
 
 @pytest.mark.timeout(120)

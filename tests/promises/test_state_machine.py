@@ -25,7 +25,6 @@ from redis_registry import (
     SyncModelRegistry,
 )
 from redis_registry.store.operations import Term
-from tests.conftest import running
 from tests.helpers import Store, connect, instance
 
 PORTS = st.integers(1, 4)
@@ -247,11 +246,6 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.registry.close()
         self.raw.close()
-
-
-@pytest.fixture(params=["valkey", "redis7"])
-def url(request: pytest.FixtureRequest) -> str:
-    return running(request.param).url
 
 
 @pytest.mark.timeout(120)
