@@ -29,6 +29,7 @@ from redis_registry import (
 )
 from redis_registry.embedded import find_server
 from redis_registry.roles.checker import Checker
+from redis_registry.store.replies import Status
 from tests.helpers import Store, connect, wait_for
 from tests.places import PARTITIONS, TOPOLOGIES, Place
 from tests.replica import Replica
@@ -159,6 +160,15 @@ def emptied(kind: str, *, damages: bool = False) -> Generator[Server]:
     raw.close()
 
 
+@pytest.fixture(autouse=True)
+def _partitions(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a Cluster too a registry may have one partition only."""
+    if request.node.get_closest_marker("one_partition") is not None:
+        monkeypatch.delenv("REDIS_REGISTRY_PARTITIONS", raising=False)
+
+
 @pytest.fixture(params=["valkey", "redis7"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A real server, or what the topology has instead, with nothing in it."""
@@ -258,6 +268,15 @@ class Bench:
         partitions = self.registry._operations.partitions
         return Store(self.server.raw, partitions=partitions)
 
+    @property
+    def home(self) -> int:
+        """The partition of the usual model, of which most tests are."""
+        return self.store.home
+
+    async def status(self) -> Status:
+        """What that partition knows of itself."""
+        return (await self.registry.status())[self.home]
+
     def checker(self, holder: str = "tester") -> Checker:
         made = Checker(
             self.registry._operations, self.registry._executor, holder=holder
@@ -268,7 +287,7 @@ class Bench:
     async def sweep(self) -> Checker:
         """One pass, by the first checker."""
         checker = self.checkers[0] if self.checkers else self.checker()
-        await checker._sweep(self.store.home)
+        await checker._sweep(self.home)
         return checker
 
     async def states(self, model: str = "glm@llm") -> dict[int, str]:

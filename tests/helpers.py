@@ -88,7 +88,14 @@ def _of_cluster(hosts: Sequence[Host]) -> Any:
     """A client that asks all nodes what the driver's would ask one of them."""
     nodes = [ClusterNode(*host) for host in hosts]
     raw: Any = redis.RedisCluster(startup_nodes=nodes, protocol=2)
-    for command in (*MERGED, "KEYS", "DBSIZE", "CONFIG SET", "CONFIG RESETSTAT"):
+    for command in (
+        *MERGED,
+        "KEYS",
+        "DBSIZE",
+        "CONFIG SET",
+        "CONFIG RESETSTAT",
+        "ACL SETUSER",
+    ):
         raw.command_flags[command] = raw.PRIMARIES
     raw.command_flags["CLIENT LIST"] = raw.ALL_NODES
     for command, merge in MERGED.items():
@@ -205,7 +212,7 @@ class Store:
         secs, micros = self.raw.time()
         return secs * 1_000_000 + micros
 
-    def connections(self) -> list[str]:
+    def connections(self) -> list[dict[str, str]]:
         """Connections of registries, as the server sees them."""
         return [c for c in self.raw.client_list() if c["name"] == "redis-registry"]
 

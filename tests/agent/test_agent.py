@@ -351,7 +351,8 @@ def test_a_port_in_use(agent: Start, reader: SyncModelRegistry, address: str) ->
 def test_never_healthy_is_an_event(agent: Start, server: Server) -> None:
     one = agent(*HEALTH, "--startup-budget-secs", "0.5", command=["sleep", "60"])
     assert one.wait() == 69
-    kinds = [event.kind.value for event in server.store.events() if event.subject]
+    events = server.store.of("toy@llm").events()
+    kinds = [event.kind.value for event in events if event.subject]
     assert kinds[-2:] == ["failed", "removed"]
 
 

@@ -272,6 +272,7 @@ async def test_a_flushed_redis_does_not_empty_it(server: Server) -> None:
             assert time.monotonic() - start >= 0.9
 
 
+@pytest.mark.standalone("a proxy stands before one server")
 async def test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart(
     own_server: Place, no_tasks_left: None
 ) -> None:

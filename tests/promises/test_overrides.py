@@ -155,10 +155,10 @@ async def test_a_sweep_of_an_older_term_removes_none(bench: Bench) -> None:
     )
     await (await bench.sweep())._release()
     one = bench.checkers[0]
-    await one._sweep(0)
-    term = one._terms[0]
+    await one._sweep(bench.home)
+    term = one._terms[bench.home]
     await one._release()
-    await bench.checker("other")._sweep(0)
+    await bench.checker("other")._sweep(bench.home)
     with pytest.raises(LeaseLost):
         await bench.registry._executor.run(bench.registry._operations.expire(term))
 
@@ -266,7 +266,7 @@ async def test_it_holds_while_everybody_is_protected(bench: Bench) -> None:
     await bench.registry.override(instance(2), healthy=False, reason="x")
     bench.store.age(70, away=True)
     assert await bench.states() == {1: "protected", 2: "forced", 3: "protected"}
-    assert (await bench.registry.status())[0].recovering_until is not None
+    assert (await bench.status()).recovering_until is not None
 
 
 async def test_an_instance_that_does_not_exist_yet_is_meant_too(
@@ -343,6 +343,7 @@ async def test_one_that_is_refused_leaves_the_former_of_its_name(
     raw.delete(full)
 
 
+@pytest.mark.one_partition("it repeats one call")
 async def test_clearing_twice_and_repeating_a_lost_call_change_nothing_more(
     bench: Bench,
 ) -> None:

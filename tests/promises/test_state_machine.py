@@ -200,8 +200,8 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         run, operations = self.registry._executor.run, self.registry._operations
-        (sweep,) = run(operations.sweep(0, "machine"))
-        term = Term(0, "machine", sweep.token, sweep.epoch)
+        (sweep,) = run(operations.sweep(self.store.home, "machine"))
+        term = Term(self.store.home, "machine", sweep.token, sweep.epoch)
         overdue = [e for e in self.world.known.values() if e.health == "overdue"]
         assert len(sweep.members) == len(overdue)
         assert run(operations.flip(term, sweep.members, {})) == "f" * len(overdue)

@@ -18,10 +18,9 @@ from redis_registry import (
     Readiness,
     RedisModelRegistry,
     RemoteRegistry,
-    SyncModelRegistry,
 )
 from tests.conftest import Server
-from tests.helpers import instance, until, wait_for
+from tests.helpers import connect, instance, until, wait_for
 from tests.places import Place
 from tests.replica import Replica
 from tests.workers.conftest import QUICK, only
@@ -46,8 +45,9 @@ async def test_after_the_registry_was_away_everything_is_back(
         await asyncio.sleep(1.0)
         own_server.start()
         if empty:
-            with SyncModelRegistry.from_url(own_server.url) as raw:
-                raw._executor._client("call").execute_command("FLUSHALL")
+            raw = connect(own_server.url)
+            raw.flushall()
+            raw.close()
 
         async def back() -> bool:
             found = await registry.get_all_instances("glm@llm")
