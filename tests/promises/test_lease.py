@@ -155,6 +155,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.one_partition("two controllers share several")
 async def test_a_stopped_holder_is_replaced_and_harmless_when_it_resumes(
     server: Server, no_tasks_left: None
 ) -> None:
