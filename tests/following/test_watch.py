@@ -25,6 +25,10 @@ from tests.helpers import instance, instances, until
 PATIENCE_SECS = 5.0
 MODEL = "glm@llm"
 
+pytestmark = pytest.mark.one_partition(
+    "it follows one stream; tests that say partitions follow several"
+)
+
 
 async def until_view(condition: Callable[[], bool], what: str) -> float:
     """Poll a view until ``condition`` holds; how long that took, in seconds."""
@@ -345,7 +349,8 @@ async def test_many_watches_share_one_connection(
     for watch in watches:
         await next_of(watch, Kind.RESYNC)
 
-    assert len(server.store.connections()) == before + 1
+    more = len(server.store.connections()) - before
+    assert 1 <= more <= (2 if "+cluster" in server.url else 1), "one tells the slots"
     for watch in watches:
         await watch.aclose()
 

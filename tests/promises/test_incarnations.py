@@ -19,8 +19,8 @@ from redis_registry import (
     new_incarnation,
 )
 from redis_registry.selection import Reason, why_not
-from tests.conftest import Bench, running
-from tests.helpers import Store, connect, instance
+from tests.conftest import Bench, Server
+from tests.helpers import instance
 
 OLD, NEW = (
     instance(incarnation=life, weight=weight, readiness=Readiness.STARTING)
@@ -68,11 +68,9 @@ def _told(registry: SyncModelRegistry) -> dict[str, object]:
     return found.model_dump(exclude={"revision", "last_heartbeat", "since"})
 
 
-@pytest.mark.parametrize("kind", ["valkey", "redis7"])
-def test_the_newest_incarnation_is_what_remains(kind: str) -> None:
+def test_the_newest_incarnation_is_what_remains(server: Server) -> None:
     """Whatever two lives say, in whatever order: as if only the newer one had spoken."""
-    server = running(kind)
-    raw = connect(server.url)
+    raw = server.raw
 
     @given(interleavings())
     @settings(
@@ -91,11 +89,10 @@ def test_the_newest_incarnation_is_what_remains(kind: str) -> None:
             for newer, step in merged:
                 _do(registry, NEW if newer else OLD, step)
             assert _told(registry) == expected
-            Store(raw).check()
+            server.store.check()
 
     prove()
     raw.flushall()
-    raw.close()
 
 
 async def test_what_a_superseded_life_says_changes_nothing_and_is_answered(

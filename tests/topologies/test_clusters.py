@@ -116,7 +116,7 @@ def lease_secs(cluster: Cluster, model: str) -> float:
 async def collect_ends(watch: Watch, found: list[Event]) -> None:
     async for event in watch:
         if event.kind in ENDS:
-            found.append(event)
+            found.append(event)  # noqa: PERF401  it must be there when this is cancelled
 
 
 def classic(cluster: Cluster, key: str, to: Node) -> None:

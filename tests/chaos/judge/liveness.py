@@ -249,7 +249,7 @@ def views_keep_somebody(history: History) -> Iterator[str]:
         if note["picked"] or not person.well(begun, now, slack):
             continue
         for life in history.lives:
-            since = ready.get((life.identity, life.incarnation), now)
+            since: float = ready.get((life.identity, life.incarnation), now)
             serves = life.identity.split(":", 1)[0] == note["model"]
             there = serves and max(since, life.begun) <= begun
             if there and life.person.well(begun, now, slack):
