@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.txt Makefile | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-load test-topologies test-faults test-dbgpt explore mutants lint format bench lock clean
+.PHONY: help setup demo test test-load test-topologies test-faults test-dbgpt chaos soak explore mutants lint format bench lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test-topologies: $(STAMP)  ## The suite behind Sentinel, then on a Cluster of th
 test-faults: $(STAMP)  ## Sentinel and Cluster under faults; every interleaving of script calls in small worlds (about 4 minutes)
 	@$(BIN)/python -m tests.explore --states 4000
 	@$(BIN)/python -m pytest -q -n 2 tests/topologies $(ARGS)
+
+soak: $(STAMP)  ## A million register/expire/forget cycles under faults, half an hour: memory, descriptors, tasks, keys return to their start
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 explore: $(STAMP)  ## The same for a quarter of an hour: more than 100,000 states; then scripts broken on purpose, each noticed
 	@$(BIN)/python -m tests.explore --states 40000 $(ARGS) && $(BIN)/python -m tests.explore --mutants

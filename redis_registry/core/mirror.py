@@ -311,7 +311,8 @@ class Mirror:
         self._joined = {n: made for n, made in joined if n in served}
         self.held_out = {i: t for i, t in self.held_out.items() if self.row(i)}
         self.held_out.update(fresh.held_out)
-        self.awaiting = {i for i in self.awaiting if i not in self.held_out}
+        waiting = self.awaiting - self.held_out.keys()
+        self.awaiting = {i for i in waiting if self.row(i)}
         self.decisions.take_over(partition, fresh.decisions)
         return changed | set(fresh.models)
 

@@ -16,7 +16,12 @@ from dataclasses import dataclass, field
 from redis_registry.errors import LeaseLost, RegistryClosed, RegistryError
 from redis_registry.roles.flipping import Flipping
 from redis_registry.store.executor import AsyncExecutor
-from redis_registry.store.operations import SWEEP_PAGE, Operations, Term
+from redis_registry.store.operations import (
+    FORGET_PAGE,
+    SWEEP_PAGE,
+    Operations,
+    Term,
+)
 from redis_registry.store.replies import Sweep
 from redis_registry.telemetry import DEAF, Telemetry
 
@@ -236,6 +241,8 @@ class Checker:
             return await self._pass_on(term)
         await self._work(term, sweep)
         wait = tick if sweep.wait_us < 0 else min(tick, sweep.wait_us / 1_000_000)
+        if len(sweep.forget) >= FORGET_PAGE:
+            wait = 0.0  # there are more, and they come faster than our ticks
         return max(wait, LEAST_WAIT_SECS)
 
     def _led(self, partition: int, sweep: Sweep) -> Term:

@@ -30,6 +30,9 @@ GiveCandidates = Callable[[], Sequence[ModelInstance]]
 FRESH_SECS = 0.25
 """How long a model's candidates are used before they are read again."""
 
+FEW = 64
+"""Of fewer models than this nobody looks which aren't asked for any more."""
+
 LEAST_PAUSE_SECS, MOST_PAUSE_SECS = 0.005, 1.0
 RELEASE_SECS = 1.0
 """How long the end of a block waits for Redis, before the holder's thread takes over."""
@@ -68,6 +71,7 @@ class Reserver:
         self._telemetry = telemetry
         self._operations = operations
         self._fleets: dict[str, tuple[float, Fleet]] = {}
+        self._many = FEW  # fleets from which on to look for those that are old
 
     def attempt(
         self, model_name: str, policy: str, candidates: GiveCandidates | None
@@ -139,12 +143,21 @@ class Reserver:
         if sample and not fleet.identities:
             found = yield from self._operations.read(model_name, healthy_only=False)
             fleet = Fleet.of(model_name, found, sample=False)
-        if fleet.identities:
-            self._fleets[model_name] = now, fleet
-        else:
-            self._fleets.pop(model_name, None)
+        self._keep(fleet, now)
         due = yield from self._operations.probe(found)
         return fleet if due is None else Fleet(model_name, [due], partial=True)
+
+    def _keep(self, fleet: Fleet, now: float) -> None:
+        """Remember candidates for those who ask soon; models come and go, we stay."""
+        if not fleet.identities:
+            self._fleets.pop(fleet.model_name, None)
+            return
+        self._fleets[fleet.model_name] = now, fleet
+        if len(self._fleets) > self._many:
+            for name, (read_at, _) in list(self._fleets.items()):
+                if now - read_at >= FRESH_SECS:
+                    self._fleets.pop(name, None)
+            self._many = max(2 * len(self._fleets), FEW)
 
     def _reserve(self, fleet: Fleet, policy: str) -> Operation[Reservation | Refusal]:
         count = len(fleet.identities)

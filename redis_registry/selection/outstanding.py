@@ -12,6 +12,9 @@ from redis_registry.model import Identity, ModelInstance
 
 __all__ = ["Outstanding", "Tally"]
 
+_FEW = 64
+"""Of fewer models than this nobody looks which are gone."""
+
 
 class Tally:
     """What is under way at each of some instances, by place, and in all; kept up to date.
@@ -71,6 +74,7 @@ class Outstanding:
     def __init__(self) -> None:
         self._counts: dict[Identity, int] = {}
         self._followers: dict[str, list[ref[Tally]]] = {}
+        self._many = _FEW  # models from which on to look for those that are gone
         self._lock = Lock()
         self.counts: Mapping[Identity, int] = MappingProxyType(self._counts)
 
@@ -109,6 +113,15 @@ class Outstanding:
             for model in models:
                 living = [one for one in self._followers.get(model, ()) if one()]
                 self._followers[model] = [*living, ref(tally)]
+            if len(self._followers) > self._many:
+                self._forget_the_gone()
+
+    def _forget_the_gone(self) -> None:
+        """Drop models of which no tally lives: they come and go, we stay."""
+        for model, tallies in list(self._followers.items()):
+            if not any(one() for one in tallies):
+                del self._followers[model]
+        self._many = max(2 * len(self._followers), _FEW)
 
     def _tell(self, identity: Identity, by: int) -> None:
         for one in self._followers.get(identity.model_name, ()):

@@ -18,6 +18,9 @@ Pick = Callable[[Key | None], ModelInstance | None]
 
 _GOLDEN = 0.6180339887498949
 
+_MOST_TURNS = 1000
+"""Bound of how many models' turns are remembered; then all begin anew, somewhere."""
+
 
 class Policy(Protocol):
     """A way of choosing: it looks at the candidates once, and gives what picks one of them.
@@ -76,6 +79,8 @@ class RoundRobin:
         # Each model has its own turns: in shared ones, two models asked for alternately would
         # each see every second instance only.
         model = candidates.able[0].model_name
+        if len(self._turns) >= _MOST_TURNS and model not in self._turns:
+            self._turns.clear()
         turns = self._turns.setdefault(model, count(randrange(1 << 16)))  # noqa: S311
         if candidates.ramps is None:
             return _in_turn(candidates.able, turns)

@@ -7,10 +7,11 @@ from redis_registry.store.explaining import Explaining
 from redis_registry.store.operators import Operators
 from redis_registry.store.outliers import Outliers
 from redis_registry.store.readers import READ_PAGE
-from redis_registry.store.sweeping import SWEEP_PAGE, Sweeping, Term
+from redis_registry.store.sweeping import FORGET_PAGE, SWEEP_PAGE, Sweeping, Term
 from redis_registry.store.writers import UNKNOWN, Writers
 
 __all__ = [
+    "FORGET_PAGE",
     "READ_PAGE",
     "SWEEP_PAGE",
     "UNKNOWN",

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from redis_registry.store.calls import Calls, Operation, ask, micros, text
 from redis_registry.store.replies import Sweep, read_sweep
 
-__all__ = ["SWEEP_PAGE", "Sweeping", "Term"]
+__all__ = ["FORGET_PAGE", "SWEEP_PAGE", "Sweeping", "Term"]
 
 SWEEP_PAGE = 1000
 """Overdue instances listed per call."""
+
+FORGET_PAGE = 100
+"""Instances to be forgotten listed per call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Sweeping(Calls):
                         str(SWEEP_PAGE),
                         "-1" if forget is None else micros(forget),
                         str(leads),
+                        str(FORGET_PAGE),
                     ],
                     read_sweep,
                 )

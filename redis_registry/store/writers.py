@@ -103,7 +103,7 @@ class Writers(Calls):
         )
         if revision < 0:
             raise superseded(instance, told)
-        self._epochs[_key(instance)] = told
+        self._note_epoch(instance, told)
         return revision
 
     def ready(
@@ -219,9 +219,15 @@ class Writers(Calls):
 
     def _elsewhen(self, instance: ModelInstance, epoch: str) -> bool:
         """Whether it was registered, or first heard of here, in another epoch than this."""
+        known = self._epochs.get(_key(instance))
+        if known is None:
+            self._note_epoch(instance, epoch)
+        return known not in {None, epoch}
+
+    def _note_epoch(self, instance: ModelInstance, epoch: str) -> None:
         if len(self._epochs) >= MOST_BELIEFS:
             self._epochs.clear()
-        return self._epochs.setdefault(_key(instance), epoch) != epoch
+        self._epochs[_key(instance)] = epoch
 
     def _believe(self, instance: ModelInstance, tail: str | None = None) -> _Belief:
         """Remember an instance's member: what we would make it, or what Redis has on record."""

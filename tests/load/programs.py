@@ -24,16 +24,19 @@ def part(number: int, least: int = 1) -> int:
 
 
 class Program:
-    """One module of this package, run as a process; it ends when its input does.
+    """One module of tests, run as a process; it ends when its input does.
 
     Args:
-        module: Its name in this package.
+        module: Its name, in the package.
         words: Its command line.
+        package: Where it is.
     """
 
-    def __init__(self, module: str, *words: object) -> None:
+    def __init__(
+        self, module: str, *words: object, package: str = "tests.load"
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"tests.load.{module}", *map(str, words)],
+            [sys.executable, "-m", f"{package}.{module}", *map(str, words)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

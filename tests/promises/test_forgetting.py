@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from redis_registry import Kind
+from redis_registry import GuardSettings, Kind
 from tests.conftest import MakeBench
-from tests.helpers import instances
+from tests.helpers import instances, until
 
 
 async def test_the_unhealthy_stay_listed_until_their_time_comes(
@@ -48,6 +48,25 @@ async def test_nobody_is_forgotten_in_a_recovery(make_bench: MakeBench) -> None:
     await bench.sweep()
 
     assert await bench.states() == {1: "unhealthy"}
+
+
+async def test_many_are_forgotten_without_waiting_for_ticks(
+    make_bench: MakeBench,
+) -> None:
+    """Else more would come than go: with production's times a tick is over three seconds."""
+    bench = await make_bench(guard=GuardSettings(enabled=False))
+    await bench.registry.send_heartbeats(instances(1000))
+    bench.store.silence(*instances(1000))
+    await bench.sweep()
+    bench.store.age(90_000, away=False)
+    checker = bench.checkers[0]
+    checker.start()
+
+    async def gone() -> bool:
+        return await bench.registry.get_all_model_instances() == []
+
+    await until(gone, "all are forgotten", within_secs=3)
+    await checker.aclose()
 
 
 async def test_many_lives_leave_keys_and_memory_where_they_were(

@@ -61,11 +61,12 @@ class Loads:
 
     async def _run(self) -> None:
         while True:
-            models = {
-                model
-                for name in list(self.wanted)
-                for model in self._mirror.behind(name)
-            }
+            models: set[str] = set()
+            for name in list(self.wanted):
+                behind = self._mirror.behind(name)
+                models.update(behind)
+                if not behind:  # gone, or never there; who chooses by it again says so
+                    self.wanted.discard(name)
             # At once: one whose server is away keeps nobody else's waiting.
             await asyncio.gather(*map(self._read, models))
             await asyncio.sleep(LOADS_SECS)

@@ -56,12 +56,13 @@ class Probing:
 
         One that waits for its probe is asked for as often as it would be chosen. From any thread.
         """
-        name = snapshot.model_name
+        name, now = snapshot.model_name, time.monotonic()
         for identity, (ends, instance) in list(self.granted.items()):
-            if name == identity.model_name or name in instance.serves:
+            late = now >= ends
+            if late or name == identity.model_name or name in instance.serves:
                 drawn = self.granted.pop(identity, None)
-                if drawn is not None and time.monotonic() < ends:
-                    return instance  # else too late, or another thread was faster
+                if drawn is not None and not late:
+                    return instance  # else another thread was faster
         candidates = snapshot.candidates
         due = candidates.keep("awaiting", _awaiting)
         if due:

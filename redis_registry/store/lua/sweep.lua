@@ -4,6 +4,7 @@
 -- KEYS  1 meta  2 events  3 lease  4 deadlines  5 down  6 guard
 -- ARGV  1 header  2 actor  3 holder  4 lease µs  5 offset among the overdue  6 page size
 --       7 forget after µs, or -1 for never  8 how many leases the caller holds
+--       9 how many to list of those to forget
 -- Reply {token, epoch, holder, lease left µs, µs to the next deadline or -1, overdue, living,
 --        rebase: 1 | 0, [overdue member, …], [identity to forget, …], [scope in the guard, …],
 --        an override has ended: 1 | 0, how many leases the one holds who waits for this one or -1}
@@ -62,7 +63,7 @@ local forget = {}
 local after = tonumber(ARGV[7])
 if after >= 0 and not recovering() then
   forget = redis.call('ZRANGEBYSCORE', DOWN, '-inf', string.format('%d', now - after), 'LIMIT',
-    0, 100)
+    0, ARGV[9])
 end
 local marks = redis.call('HMGET', META, 'rebase', 'orders_end')
 local ended = tonumber(marks[2] or '0') -- the first end of an override; 0: none ends

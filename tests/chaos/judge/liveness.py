@@ -249,9 +249,9 @@ def views_keep_somebody(history: History) -> Iterator[str]:
         if note["picked"] or not person.well(begun, now, slack):
             continue
         for life in history.lives:
-            since: float = ready.get((life.identity, life.incarnation), now)
+            since = ready.get((life.identity, life.incarnation))
             serves = life.identity.split(":", 1)[0] == note["model"]
-            there = serves and max(since, life.begun) <= begun
+            there = serves and since is not None and max(since, life.begun) <= begun
             if there and life.person.well(begun, now, slack):
                 yield (
                     f"{person.name} found nobody for {note['model']} at {now:.3f}, and "

@@ -209,6 +209,12 @@ MUTANTS = [
     ),
     mutant(
         "L6",
+        "a page of the forgotten waits for the next tick",
+        "promises/test_forgetting.py::test_many_are_forgotten_without_waiting_for_ticks",
+        (CHECKER, "if len(sweep.forget) >= FORGET_PAGE:", "if False:"),
+    ),
+    mutant(
+        "L6",
         "a forgotten model leaves its counters behind",
         "promises/test_guard.py::test_its_records_go_with_the_models",
         (LUA + "lib/remove.lua", "redis.call('HDEL', keys.tally, model)", ""),

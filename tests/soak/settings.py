@@ -1,0 +1,44 @@
+"""How all processes of the soak see the registry: everything short, so that much happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis_registry import GuardSettings, OutlierSettings
+from redis_registry.model import Identity
+from redis_registry.selection.keys import digest_of
+from redis_registry.store import writers
+from redis_registry.wire.keys import identity_text
+
+__all__ = ["CACHED", "OPTIONS", "STAYING", "STAYS", "fill_caches"]
+
+STAYS = "stays"
+"""The model whose instances live through all of it."""
+
+STAYING = 40
+
+OPTIONS: dict[str, Any] = {
+    "heartbeat_timeout_secs": 2.0,
+    "heartbeat_interval_secs": 1.0,
+    "forget_after_secs": 0.5,
+    "events_kept": 5000,
+    "operation_timeout_secs": 10.0,
+    "socket_timeout_secs": 1.0,
+    "reservation_ttl_secs": 2.0,
+    # A model's instances mostly end all at once here: the guard trips all the time, and lets go.
+    "guard": GuardSettings(share=0.9, window_secs=0.5, max_hold_secs=1.0),
+    "outliers": OutlierSettings(
+        base_ejection_secs=0.2, max_ejection_secs=1.0, probe_secs=0.5
+    ),
+}
+
+CACHED = 20_000
+
+
+def fill_caches() -> None:
+    """Have the caches at their bound from the start; that of 200,000 entries is lowered."""
+    writers.MOST_BELIEFS = CACHED
+    for number in range(65_536):
+        identity = Identity(f"cached {number:08}", "10.2.250.250", 65_535)
+        identity_text(identity)
+        digest_of(identity)
