@@ -146,12 +146,13 @@ class Checker:
             await self._release()
 
     async def _pause(self, secs: float) -> None:
-        """Sleep, unless it is time to stop."""
+        """Sleep, unless it is time to stop; waking late shows how long the loop was blocked."""
+        due = time.monotonic() + secs
         try:
             async with asyncio.timeout(secs):
                 await self._stop.wait()
         except TimeoutError:
-            pass
+            self._telemetry.observe("loop_lag", time.monotonic() - due)
 
     async def _partitions(self) -> int:
         attempt = 0
