@@ -245,7 +245,7 @@ COMMANDS = """
 +ping +evalsha +eval +info +time +hello +client|setname +client|setinfo +select
 +hmget +hset +hsetnx +hget +hgetall +hlen +hkeys +hrandfield +hdel +del +exists +pexpire +type
 +zadd +zrem +zremrangebyrank +zcard +zcount +zscore +zmscore
-+zrange +zrangebylex +zlexcount +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange
++zscan +zrange +zrangebylex +zlexcount +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange
 +xread
 """.split()  # noqa: SIM905  one word a command, as the guide prints it
 

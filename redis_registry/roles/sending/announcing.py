@@ -178,6 +178,11 @@ class _Announced:
         self._sender.wake()
         return said
 
+    @property
+    def _drains(self) -> bool:
+        """Whether it has said so: while the registry is away that is not waited for twice."""
+        return self._life.wanted[0] is Readiness.DRAINING
+
     def _serve(self, names: Iterable[str]) -> Future[None]:
         # One text is no list of its letters: the check of the instance refuses it.
         given = names if isinstance(names, str) else list(names)
@@ -248,9 +253,10 @@ class Announcement(_Announced):
     ) -> None:
         try:
             if kind is None:
-                with contextlib.suppress(Superseded, RegistryClosed):
-                    said = self._say(Readiness.DRAINING, "")
-                    await self._wait(said, self._leaving_secs)
+                if not self._drains:
+                    with contextlib.suppress(Superseded, RegistryClosed):
+                        said = self._say(Readiness.DRAINING, "")
+                        await self._wait(said, self._leaving_secs)
                 await self._until_idle(None)
         finally:
             gone, secs = self._leave()
@@ -339,9 +345,10 @@ class SyncAnnouncement(_Announced):
     ) -> None:
         try:
             if kind is None:
-                with contextlib.suppress(Superseded, RegistryClosed):
-                    said = self._say(Readiness.DRAINING, "")
-                    self._wait(said, self._leaving_secs)
+                if not self._drains:
+                    with contextlib.suppress(Superseded, RegistryClosed):
+                        said = self._say(Readiness.DRAINING, "")
+                        self._wait(said, self._leaving_secs)
                 self._until_idle(None)
         finally:
             gone, secs = self._leave()
