@@ -236,12 +236,14 @@ class AsyncExecutor:
         patience = loop.time() + (
             most_secs or self._policy.settings.socket_timeout_secs
         )
-        async with asyncio.timeout_at(min(until, patience)), lane.turns:
-            raw = await lane.client.execute_command(*command)
-        if task and task.cancelling() > cancelled:
-            # Python 3.11's wait_for, wherever a driver uses it, can lose a cancellation.
-            raise asyncio.CancelledError
-        return raw
+        try:
+            async with asyncio.timeout_at(min(until, patience)), lane.turns:
+                return await lane.client.execute_command(*command)
+        finally:
+            if task and task.cancelling() > cancelled:
+                # A driver can lose a cancellation: Python 3.11's wait_for does, and so does a
+                # connection that fails while it is being given up.
+                raise asyncio.CancelledError
 
     def _late(
         self, call: Call[Any] | Command[Any], lane: _Lane, secs: float

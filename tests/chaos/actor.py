@@ -213,11 +213,14 @@ class Actor:
             await self.until_stopped(self._watch(registry), self._read(registry))
 
     async def route(self) -> None:
-        """Choose from a view, and reserve; watch too."""
+        """Choose from a view, and reserve; watch and read too."""
         async with self.registry as registry, registry.view(wait_secs=0) as view:
             self.views.append(view)
             await self.until_stopped(
-                self._pick(view), self._reserve(registry), self._watch(registry)
+                self._pick(view),
+                self._reserve(registry),
+                self._watch(registry),
+                self._read(registry),
             )
 
     async def _watch(self, registry: RedisModelRegistry) -> None:

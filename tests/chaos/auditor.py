@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from redis.retry import Retry
 from redis_registry.testing import Standalone
 from tests.chaos.notebook import Notebook
 
-__all__ = ["Auditor"]
+__all__ = ["PREFIX", "ROUND_SECS", "Auditor"]
 
 ROUND_SECS = 0.03
 ANSWER_SECS = 0.5
@@ -57,6 +58,7 @@ class Auditor:
         self._known: dict[tuple[int, str, int], bytes] = {}
         self._complete = time.monotonic()
         self._away: dict[int, float] = {}
+        self._split: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -82,18 +84,27 @@ class Auditor:
     def _round(self) -> None:
         begun = time.monotonic()
         whole = True
-        served: set[int] = set()
+        served = Counter[int]()
         for server in self._servers():
             if not server.alive:
                 continue  # nobody can write there
             try:
-                served |= self._read(server)
+                served.update(self._read(server))
             except (redis.RedisError, OSError):
                 # Killed meanwhile? Then nothing is written there from now on.
                 whole = whole and not server.alive
-        self._note_away(served, begun)
+        self._note_away(set(served), begun)
+        self._note_split(two=max(served.values(), default=0) > 1, begun=begun)
         if whole:
             self._complete = begun
+
+    def _note_split(self, *, two: bool, begun: float) -> None:
+        """Note from when to when two servers took writes for the same partition."""
+        if two and self._split is None:
+            self._split = self._complete
+        elif not two and self._split is not None:
+            self._book.write("two primaries", begun=self._split)
+            self._split = None
 
     def _note_away(self, served: set[int], begun: float) -> None:
         """Note from when to when nobody served a partition."""

@@ -10,12 +10,15 @@ from pathlib import Path
 from redis_registry.errors import EmbeddedServerError, NotAvailableHere
 from redis_registry.testing import Standalone
 from redis_registry.testing.link import Said
-from tests.chaos.auditor import PREFIX
-from tests.chaos.stage import Player, Stage, Topology
+from tests.chaos.auditor import PREFIX, ROUND_SECS
+from tests.chaos.stage import Stage, Topology
 
-__all__ = ["FAULTS", "Fault", "lose_tail"]
+__all__ = ["FAULTS", "Fault", "Play", "lose_tail", "trim"]
 
 Play = Callable[[Stage], AbstractContextManager[None]]
+FAILOVER_SECS = 60.0
+"""A failover that fails is tried again after twice its timeout; sentinels that starve fail more often."""
+
 EVERYWHERE: tuple[Topology, ...] = ("standalone", "sentinel", "cluster")
 
 
@@ -254,13 +257,28 @@ def clients_killed(stage: Stage) -> Generator[None]:
 @_fault()
 def events_trimmed(stage: Stage) -> Generator[None]:
     """Whoever was away can't read what was missed."""
+    trim(stage)
+    yield
+
+
+def trim(stage: Stage) -> None:
+    """Throw away all events but the newest; not before the auditor has read them."""
+    last: list[tuple[Standalone, str, str]] = []
     for server in _primaries(stage):
         for partition in range(stage.partitions):
+            key = PREFIX % partition + "events"
             try:
-                server.call("XTRIM", PREFIX % partition + "events", "MAXLEN", 1)
+                found = server.call("XREVRANGE", key, "+", "-", "COUNT", 1)
             except (OSError, Said):
                 continue
-    yield
+            if isinstance(found, list) and found and isinstance(found[0], list):
+                last.append((server, key, str(found[0][0])))
+    stage.calm(5 * ROUND_SECS)
+    for server, key, number in last:
+        try:
+            server.call("XTRIM", key, "MINID", number)
+        except (OSError, Said):
+            continue
 
 
 @_fault("standalone", "sentinel", of_redis=True)
@@ -319,7 +337,7 @@ def master_killed(stage: Stage) -> Generator[None]:
     assert sentinels is not None
     old = sentinels.kill_master()
     yield
-    sentinels.await_new_master(old)
+    sentinels.await_new_master(old, within_secs=FAILOVER_SECS)
     old.start()
     _await_step(stage)
 
@@ -340,7 +358,7 @@ def failover_ordered(stage: Stage) -> Generator[None]:
     """By an operator."""
     sentinels = stage.sentinels
     assert sentinels is not None
-    sentinels.failover()
+    sentinels.failover(within_secs=FAILOVER_SECS)
     _await_step(stage)
     yield
 
@@ -356,7 +374,7 @@ def failover_loses_writes(stage: Stage) -> Generator[None]:
     stage.calm(stage.chance.uniform(0.2, 0.6))
     old.kill()
     yield
-    sentinels.await_new_master(old)
+    sentinels.await_new_master(old, within_secs=FAILOVER_SECS)
     old.start()
     _await_step(stage)
 
@@ -374,7 +392,7 @@ def _await_step(stage: Stage) -> None:
         except (OSError, EmbeddedServerError):
             return False
 
-    stage.until(in_step, "all replicas follow one primary", within_secs=40.0)
+    stage.until(in_step, "all replicas follow one primary", within_secs=FAILOVER_SECS)
 
 
 def _slot(stage: Stage) -> str:
@@ -430,8 +448,3 @@ def slot_moved_at_once(stage: Stage) -> Generator[None]:
     except NotAvailableHere:
         cluster.migrate(key, to)
     yield
-
-
-def players_off(stage: Stage) -> list[Player]:
-    """Those that are gone or stopped."""
-    return [player for player in stage.players.values() if not player.runs]

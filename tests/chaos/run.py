@@ -8,6 +8,7 @@ from typing import Any
 
 from redis_registry import ModelInstance, RegistryError, SyncModelRegistry
 from tests.chaos.actor import essence
+from tests.chaos.judge.answers import DOES, done_since
 from tests.chaos.notebook import Note
 from tests.chaos.stage import MODELS, Stage
 from tests.helpers import Contents, Store, connect
@@ -112,13 +113,14 @@ def _settle(stage: Stage) -> None:
     with _registry(stage) as registry:
         while time.monotonic() < end:
             try:
-                held = registry.get_all_model_instances()
                 places = [(s.epoch, s.revision) for s in registry.status()]
+                held = registry.get_all_model_instances()
+                moved = places != [(s.epoch, s.revision) for s in registry.status()]
             except RegistryError as error:
                 why = str(error)
                 continue
             truth = {f"{i.model_name}:{i.host}:{i.port}": essence(i) for i in held}
-            why = _unlike(_healthy(held), _expected(stage))
+            why = "it moves on" if moved else _unlike(_healthy(held), _expected(stage))
             if not why:
                 asked = time.monotonic()
                 for player in stage.those("router"):
@@ -159,13 +161,12 @@ def _disagreement(
 
 
 def _idle(stage: Stage) -> str:
-    """Who has not done its work again since it is calm."""
-    does = {"worker": "call", "controller": "read", "router": "pick"}
+    """Who has not done all its work again since it is calm."""
     for player in stage.players.values():
         if player.runs:
-            since = [n["what"] for n in stage.notes(player) if n["at"] > stage.calm_at]
-            if does[player.role] not in since:
-                return f"{player.name} does nothing"
+            missing = DOES[player.role] - done_since(stage.notes(player), stage.calm_at)
+            if missing:
+                return f"{player.name} does not {sorted(missing)}"
     return ""
 
 

@@ -76,14 +76,17 @@ class Player:
     Attributes:
         name: In notebooks.
         role: What it plays.
+        book: The stage's notebook.
+        notebook: Its own.
         process: Its process.
         proxy: Between it and the server; only where there is one server.
-        command: How to start it again.
+        again: Starts another one in its place.
     """
 
     name: str
     role: str
     book: Notebook
+    notebook: Path
     process: subprocess.Popen[bytes]
     proxy: Proxy | None
     again: Callable[[], Player]
@@ -104,6 +107,17 @@ class Player:
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # it is gone, which the judge sees
+
+    def await_born(self) -> None:
+        """Wait until it plays: before that it does not even know what SIGTERM means."""
+        end = time.monotonic() + LEAVE_SECS
+        while not self._born() and self.process.poll() is None:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.name} does not begin")
+            time.sleep(0.01)
+
+    def _born(self) -> bool:
+        return self.notebook.exists() and b'"born"' in self.notebook.read_bytes()[:4096]
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -143,6 +157,8 @@ class Player:
 
     def leave(self) -> int:
         """Ask it to leave (SIGTERM), and wait; its exit code."""
+        if not self.gone:
+            self.await_born()
         self.gone = True
         self.book.write("leaves", player=self.name)
         self.process.send_signal(SIGCONT)
@@ -332,7 +348,8 @@ class Stage:
         def again() -> Player:
             return self.add(role, name, port=port, models=models)
 
-        player = Player(unique, role, self.book, process, proxy, again)
+        notebook = self.home / f"{unique}.notes"
+        player = Player(unique, role, self.book, notebook, process, proxy, again)
         self.players[unique] = player
         self.book.write("player", player=unique, role=role, port=port)
         return player
@@ -376,7 +393,7 @@ class Stage:
 
     def notes(self, player: Player) -> list[Note]:
         """What a player has noted so far."""
-        path = self.home / f"{player.name}.notes"
+        path = player.notebook
         return list(read_notes(path)) if path.exists() else []
 
     # --- time -------------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ import asyncio
 import gc
 import random
 import threading
+from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as Disconnected
 
 from redis_registry import (
     InvalidInstance,
@@ -17,7 +19,10 @@ from redis_registry import (
     RegistryError,
     SyncModelRegistry,
 )
+from redis_registry.settings import RegistrySettings
 from redis_registry.store.calls import ask
+from redis_registry.store.executor import AsyncExecutor
+from redis_registry.store.operations import Operations
 from redis_registry.telemetry import Telemetry
 from tests.conftest import FAST, SLOW, Server
 from tests.helpers import Store, instance, instances, until, wait_for
@@ -47,6 +52,29 @@ async def test_cancelled_calls_leave_answers_and_connections_sound(
         for _ in range(100):
             await asyncio.gather(*(ask(rng.choice([1, 2])) for _ in range(10)))
         assert len(await registry.get_all_model_instances()) == 2
+
+
+class Swallowing:
+    """A driver that tells of a lost connection when it is cancelled."""
+
+    async def execute_command(self, *_: object) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise Disconnected("lost just now") from None
+
+
+async def test_a_cancellation_that_the_driver_has_swallowed_is_heeded() -> None:
+    """Else a tail that is to end goes on for ever, and who closes its watch waits as long."""
+    client: Any = Swallowing()
+    settings = RegistrySettings.of()
+    executor = AsyncExecutor(settings, client=client)
+    operation = Operations(settings, actor="tester").status()
+    task = asyncio.create_task(executor.run(operation))
+    await asyncio.sleep(0.01)  # it has asked
+    task.cancel()
+    await asyncio.wait([task], timeout=2.0)
+    assert task.cancelled()
 
 
 async def test_cancelling_one_heartbeat_leaves_the_others(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.chaos.judge.history import History
+from tests.chaos.notebook import Note
 from tests.chaos.spans import length_within
 
-__all__ = ["ANSWERS"]
+__all__ = ["ANSWERS", "DOES", "done_since"]
+
+DOES = {
+    "worker": {"report", "heartbeat"},
+    "controller": {"read", "sweep"},
+    "router": {"pick", "reserve", "read"},
+}
+"""What each role does again and again."""
 
 SLACK_SECS = 0.6
 """A call's end is noticed, and noted, a little after its deadline."""
@@ -58,29 +66,25 @@ def nothing_dies_quietly(history: History) -> Iterator[str]:
             yield note["why"]
 
 
+def done_since(notes: Iterable[Note], moment: float) -> set[str]:
+    """What a process has done after a moment: kinds of notes, and scripts that were answered."""
+    found: set[str] = set()
+    for note in notes:
+        if note["at"] > moment:
+            answered = note["what"] == "call" and "error" not in note
+            found.add(note["script"] if answered else note["what"])
+    return found
+
+
 def loops_go_on(history: History) -> Iterator[str]:
     """S1: after the last fault every loop of every process succeeds again."""
     last = [note["at"] for note in history.stage if note["what"] == "truth"]
-    if not last:
-        return
-    does = {"worker": "call", "controller": "read", "router": "pick"}
     for person in history.persons.values():
-        if person.ended < last[-1] or person.born > history.calm:
+        if not last or person.ended < last[-1] or person.born > history.calm:
             continue
-        scripts = {
-            note["script"]
-            for note in person.notes
-            if note["what"] == "call"
-            and "error" not in note
-            and note["at"] > history.calm
-        }
-        done = {note["what"] for note in person.notes if note["at"] > history.calm}
-        if does.get(person.role) not in done:
-            yield f"{person.name}: no {does[person.role]} after {history.calm:.3f}"
-        if person.role == "controller" and "sweep" not in scripts:
-            yield f"{person.name}: its checker has not swept after {history.calm:.3f}"
-        if person.role == "router" and "reserve" not in scripts:
-            yield f"{person.name}: no reservation after {history.calm:.3f}"
+        missing = DOES[person.role] - done_since(person.notes, history.calm)
+        if missing:
+            yield f"{person.name} has done no {sorted(missing)} after {history.calm:.3f}"
 
 
 def redis_holds_no_rest(history: History) -> Iterator[str]:

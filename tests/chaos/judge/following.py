@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,15 +74,15 @@ def _snapshot(note: Note) -> Told:
 
 
 def _watched(
-    history: History, until: float = math.inf
+    history: History, until: Mapping[int, tuple[str, int]] | None = None
 ) -> Iterator[tuple[Person, dict[int, _Watched], list[str]]]:
-    """For each who watches: what it knew at a moment, and what was wrong on the way."""
+    """For each who watches: what it knew, in the end or at some places, and what was wrong on the way."""
     for person in history.persons.values():
         found: dict[int, _Watched] = {}
         wrong: list[str] = []
         for note in person.notes:
-            if note["at"] > until:
-                break
+            if until and _beyond(note, until):
+                continue
             if note["what"] == "watch" and note["after"] is None:
                 found = {}
             elif note["what"] == "event":
@@ -96,6 +94,14 @@ def _watched(
                     )
         if found:
             yield person, found, wrong
+
+
+def _beyond(note: Note, places: Mapping[int, tuple[str, int]]) -> bool:
+    """Whether an event came after the place that is asked for."""
+    if note["what"] != "event":
+        return False
+    epoch, revision = places[note["partition"]]
+    return bool(note["epoch"] == epoch and note["rev"] > revision)
 
 
 def watches_miss_nothing(history: History) -> Iterator[str]:
@@ -168,7 +174,9 @@ def all_agree_in_the_end(history: History) -> Iterator[str]:
     if not truth:
         return
     held: Told = truth[-1]["held"]
-    for person, found, _ in _watched(history, truth[-1]["at"]):
+    given: list[tuple[str, int]] = truth[-1]["places"]
+    places = dict(enumerate(given))
+    for person, found, _ in _watched(history, places):
         if person.ended < truth[-1]["at"]:
             continue
         told: Told = {}
@@ -176,11 +184,6 @@ def all_agree_in_the_end(history: History) -> Iterator[str]:
             told |= watched.told or {}
         if told != held:
             yield f"{person.name}'s watch in the end {_difference(told, held)}"
-
-
-def holds(note: Note) -> str:
-    """A view's content as one text, to be compared."""
-    return json.dumps(note["held"], sort_keys=True)
 
 
 FOLLOWING = (

@@ -66,10 +66,11 @@ class Person:
     away: list[Span] = field(default_factory=list[Span])
     notes: list[Note] = field(default_factory=list[Note])
 
-    def off(self) -> list[Span]:
-        """When it could not do its work."""
+    def off(self, *, loop: bool = True) -> list[Span]:
+        """When it could not do its work; ``loop``: what it does in its event loop."""
         outside = [(-math.inf, self.born), (self.ended, math.inf)]
-        return merged([*self.stood, *self.blocked, *self.away, *outside])
+        blocked = self.blocked if loop else []
+        return merged([*self.stood, *blocked, *self.away, *outside])
 
     def well(self, begun: float, ended: float, most_secs: float) -> bool:
         """Whether it could work from one moment to another, but for at most so many seconds."""
@@ -87,6 +88,14 @@ class Life(NamedTuple):
     incarnation: str
     person: Person
     begun: float
+
+    def could_beat(self, begun: float, ended: float, timeout: float) -> bool:
+        """Whether its process ran from one moment to another, but for a third of a timeout.
+
+        Only who has no incarnation beats in the event loop; a thread does it for the others.
+        """
+        off = self.person.off(loop=not self.incarnation)
+        return self.begun <= begun and length_within(off, begun, ended) <= timeout / 3
 
 
 class Chain:
@@ -184,6 +193,11 @@ class History:
         self.calm = next((n["at"] for n in self.stage if n["what"] == "calm"), self.end)
         self.chains = self._chains()
         self.away = self._away()
+        self._splits = merged(
+            (note["begun"], note["at"])
+            for note in self.stage
+            if note["what"] == "two primaries"
+        )
         self.lives = list(self._lives())
 
     def _of_stage(self) -> None:
@@ -262,6 +276,10 @@ class History:
             spans = common(spans, person.off())
         return spans
 
+    def split(self, begun: float, ended: float) -> bool:
+        """Whether two servers took writes as the primary, so that one's will be lost."""
+        return any(b <= ended and e >= begun for b, e in self._splits)
+
     def upsets(self, partition: int) -> list[float]:
         """When the registry noticed that it had been away, or began a new epoch."""
         found: list[float] = []
@@ -276,7 +294,7 @@ class History:
 
 
 class Timeline:
-    """What was on record of one identity, when: by the moment at which it was seen."""
+    """What was on record of one identity, and when."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
@@ -294,7 +312,10 @@ class Timeline:
 
 
 def timelines(chain: Chain) -> dict[str, Timeline]:
-    """By identity; what a new epoch has lost is gone with its first entry."""
+    """By identity, each state from the earliest moment on at which it may have been written.
+
+    What a new epoch has lost is gone with its first entry.
+    """
     found: dict[str, Timeline] = defaultdict(Timeline)
     epoch = ""
     known: set[str] = set()
@@ -302,12 +323,12 @@ def timelines(chain: Chain) -> dict[str, Timeline]:
         if entry.epoch != epoch:
             epoch = entry.epoch
             for identity in known - (states or {}).keys():
-                found[identity].add(entry.at, None)
+                found[identity].add(entry.after, None)
             for identity, state in (states or {}).items():
-                found[identity].add(entry.at, state)
+                found[identity].add(entry.after, state)
             known = set(states or {})
         if entry.about_instance:
-            found[entry.event.subject].add(entry.at, entry.event.instance)
+            found[entry.event.subject].add(entry.after, entry.event.instance)
             known.add(entry.event.subject)
     return found
 

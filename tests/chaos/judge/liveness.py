@@ -46,6 +46,8 @@ def nobody_who_has_beaten_is_flipped(history: History) -> Iterator[str]:
     beats = _beats(history)
     for entry, instance in _flips(history):
         identity = entry.event.subject
+        if history.split(entry.after - 2 * history.timeout, entry.at):
+            continue  # it may have been heard by the one whose writes are lost
         ended = beats.get((identity, instance.incarnation or ""), [])
         place = bisect_right(ended, (entry.after, float("inf")))
         if place and ended[place - 1][1] > entry.at - history.timeout:
@@ -81,10 +83,12 @@ def nobody_who_could_beat_is_flipped(history: History) -> Iterator[str]:
     timeout = history.timeout
     for entry, instance in _flips(history):
         identity = entry.event.subject
-        life = _life_of(history, identity, instance.incarnation or "", entry.after)
-        if life is None or life.begun > entry.after - 2 * timeout:
+        if history.split(entry.after - 2 * timeout, entry.at):
             continue
-        if not life.person.well(entry.after - 2 * timeout, entry.at, timeout / 5):
+        life = _life_of(history, identity, instance.incarnation or "", entry.after)
+        if life is None or not life.could_beat(
+            entry.after - 2 * timeout, entry.at, timeout
+        ):
             continue
         if _outages(history, entry.partition, entry.after - 3 * timeout, entry.at) > 1:
             continue
@@ -124,7 +128,8 @@ def _dead_by(history: History, partition: int, begun: float) -> float:
     A timeout; one more if the registry was upset; while Redis served nobody, time stands still.
     """
     by = begun + history.timeout
-    if any(begun - 2 * history.timeout <= at <= by for at in history.upsets(partition)):
+    earliest, latest = begun - 2 * history.timeout, by + SLACK_SECS  # noticed late
+    if any(earliest <= at <= latest for at in history.upsets(partition)):
         by += history.timeout
     for away, back in history.away[partition]:
         if back >= begun and away <= by:
@@ -204,30 +209,29 @@ def reads_do_not_serve_the_dead(history: History) -> Iterator[str]:
 
 def reads_do_not_bury_the_living(history: History) -> Iterator[str]:
     """L2, L4: who runs is told to be healthy, once it has had the time to register."""
-    timeout = history.timeout
     for person, note in history.notes("read"):
         for identity, (incarnation, state, healthy) in note["states"].items():
-            if healthy:
-                continue
-            life = _life_of(history, identity, incarnation, note["begun"])
-            if life is None or life.begun > note["begun"] - 3 * timeout:
-                continue
-            if life.person.ended < note["at"]:
-                continue
-            if not life.person.well(
-                note["begun"] - 3 * timeout, note["at"], timeout / 5
-            ):
-                continue
-            partition = history.partition_of(identity)
-            if (
-                _outages(history, partition, note["begun"] - 3 * timeout, note["at"])
-                > 1
-            ):
-                continue
-            yield (
-                f"{person.name} read {identity} as {state} at {note['begun']:.3f}, and "
-                f"{life.person.name} ran all the time"
+            life = (
+                None
+                if healthy
+                else _life_of(history, identity, incarnation, note["begun"])
             )
+            if life is not None and _ran(history, life, note["begun"], note["at"]):
+                yield (
+                    f"{person.name} read {identity} as {state} at {note['begun']:.3f}, and "
+                    f"{life.person.name} ran all the time"
+                )
+
+
+def _ran(history: History, life: Life, begun: float, ended: float) -> bool:
+    """Whether a life had, for three timeouts, all that it needs to be known as healthy."""
+    since, partition = begun - 3 * history.timeout, history.partition_of(life.identity)
+    return (
+        life.person.ended >= ended
+        and not history.split(since, ended)
+        and life.could_beat(since, ended, history.timeout)
+        and _outages(history, partition, since, ended) <= 1
+    )
 
 
 def _ready_since(history: History) -> dict[tuple[str, str], float]:
@@ -251,8 +255,8 @@ def views_keep_somebody(history: History) -> Iterator[str]:
         for life in history.lives:
             since = ready.get((life.identity, life.incarnation))
             serves = life.identity.split(":", 1)[0] == note["model"]
-            there = serves and since is not None and max(since, life.begun) <= begun
-            if there and life.person.well(begun, now, slack):
+            there = serves and since is not None and since <= begun
+            if there and life.could_beat(begun, now, history.timeout):
                 yield (
                     f"{person.name} found nobody for {note['model']} at {now:.3f}, and "
                     f"{life.person.name} ran all the time"

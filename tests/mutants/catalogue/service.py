@@ -6,6 +6,12 @@ from tests.mutants.catalogue.mutant import CHECKER, EXECUTOR, LUA, mutant
 
 MUTANTS = [
     mutant(
+        "S3",
+        "a cancellation that the driver has swallowed is not heeded",
+        "unit/test_executor.py::test_a_cancellation_that_the_driver_has_swallowed_is_heeded",
+        (EXECUTOR, "if task and task.cancelling() > cancelled:", "if False:"),
+    ),
+    mutant(
         "S1",
         "the checker dies of what it doesn't know",
         "promises/test_lease.py::test_a_checker_survives_every_error_and_says_so",
