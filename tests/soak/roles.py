@@ -82,6 +82,13 @@ class Role:
         """Do so much more than up to now."""
         raise NotImplementedError
 
+    async def fill(self) -> None:
+        """Fill the stream with news that are the same at each look.
+
+        How much memory an event takes depends on how many were written with it, by one call.
+        """
+        raise NotImplementedError
+
     def go_on(self) -> None:
         """Begin, or begin again."""
         self._tasks = [asyncio.create_task(self._again(one)) for one in self.loops()]
@@ -173,6 +180,20 @@ class Worker(Role):
     async def settle(self) -> None:
         await super().settle()
         await self.registry.send_heartbeats([self._staying(1)])
+
+        for cache in (
+            self.registry._operations._beliefs,
+            self.registry._operations._epochs,
+        ):
+            cache.clear()  # it is, whenever it is full; how full it is would be luck
+
+    async def fill(self) -> None:
+        one = ModelInstance(model_name="filling", host="10.3.0.1", port=1)
+        for turn in range(OPTIONS["events_kept"] * 11 // 10):
+            one.weight = 1.0 + turn % 2
+            await self.registry.register_instance(one)
+        one.remove_from_registry = True
+        await self.registry.deregister_instance(one)
 
     @staticmethod
     def _staying(port: int) -> ModelInstance:
@@ -273,6 +294,7 @@ class Reader(Role):
         await super().settle()
         await self.registry.get_all_instances(STAYS)
         await asyncio.to_thread(self.sync.get_all_instances, STAYS)
+        self.registry._reserver._fleets.clear()  # as the worker does with its caches
 
     def figures(self) -> Figures:
         if self._watching.done():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Any
 
 from redis_registry import GuardSettings, OutlierSettings
 from redis_registry.model import Identity
 from redis_registry.selection.keys import digest_of
 from redis_registry.store import writers
+from redis_registry.store.scripts import load
 from redis_registry.wire.keys import identity_text
 
 __all__ = ["CACHED", "OPTIONS", "STAYING", "STAYS", "fill_caches"]
@@ -42,3 +44,6 @@ def fill_caches() -> None:
         identity = Identity(f"cached {number:08}", "10.2.250.250", 65_535)
         identity_text(identity)
         digest_of(identity)
+    for script in resources.files("redis_registry.store").joinpath("lua").iterdir():
+        if script.name.endswith(".lua"):
+            load(script.name.removesuffix(".lua"))
