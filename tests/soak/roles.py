@@ -27,7 +27,7 @@ from redis_registry import (
 from redis_registry.roles.following.view import ViewReads
 from redis_registry.selection import POLICIES
 from tests.soak.measuring import Figures
-from tests.soak.settings import OPTIONS, STAYING, STAYS
+from tests.soak.settings import OPTIONS, STAYING, STAYS, passing
 
 __all__ = ["ROLES", "Role"]
 
@@ -35,7 +35,6 @@ BATCH = 250
 MOST_PRESENT = 10_000
 """So many of those that come and go may be listed at once; then the worker waits."""
 
-MODEL_SIZE = 50
 ALSO = "also "
 
 
@@ -234,14 +233,14 @@ class Worker(Role):
 
     def _passing(self, number: int) -> ModelInstance:
         """One that comes and goes; each is somebody else."""
-        model = f"passing {number // MODEL_SIZE:08}"
+        model, host, port = passing(number)
         return ModelInstance(
             model_name=model,
-            host=f"10.2.{number // 250 % 250}.{number % 250 + 1}",
-            port=1024 + number % 50_000,
+            host=host,
+            port=port,
             incarnation=new_incarnation() if number % 5 < 3 else None,
             heartbeat_timeout_secs=self.chance.uniform(0.3, 1.0),
-            serves=[f"adapter {number // MODEL_SIZE:08}"] if number % 10 == 0 else [],
+            serves=[f"{model} adapted"] if number % 10 == 0 else [],
             metadata={"capacity": 4},
         )
 
