@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_a_fleet_is_upgraded_under_faults_and_rolled_back(
 def test_the_lease_passes_from_one_release_to_the_other_and_back(
     redis: Standalone, enlist: Enlist
 ) -> None:
-    """Whoever leads is killed; whoever is left is of the other release."""
+    """Whoever leads is killed, or frozen; whoever is left is of the other release."""
     raw = connect(redis.url)
     store = Store(raw)
     tokens: list[int] = []
@@ -159,11 +160,16 @@ def test_the_lease_passes_from_one_release_to_the_other_and_back(
             lambda one=leader: store.hash("lease")["holder"] == one.holder, "it leads"
         )
         tokens.append(int(store.hash("lease")["token"]))
-        leader.kill()
+        leader.process.send_signal(signal.SIGSTOP)
         wait_for(
             lambda one=heir: store.hash("lease")["holder"] == one.holder,
             "the other release leads",
         )
+        token = store.hash("lease")["token"]
+        leader.process.send_signal(signal.SIGCONT)
+        assert leader.call("get_all_instances", MODEL) == [], "it is back"
+        assert store.hash("lease")["token"] == token, "and leads no more"
+        leader.kill()
         leader = heir
     tokens.append(int(store.hash("lease")["token"]))
     assert tokens == sorted(set(tokens)), "each term has a greater token"
