@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import pytest
@@ -101,8 +101,12 @@ class Fleet:
             found = state()
         return found
 
-    def judge(self) -> None:
-        """Nobody who lived was declared dead; the dead were; nothing was left untold."""
+    def judge(self, *, forgiven: Container[str] = ()) -> None:
+        """Nobody who lived was declared dead; the dead were; nothing was left untold.
+
+        Args:
+            forgiven: Kinds of errors that callers may have been told.
+        """
         for reader in self.readers.values():
             watched = reader.ask("watch")
             assert watched["gaps"] == []
@@ -111,9 +115,11 @@ class Fleet:
             assert len(deaths) == len(self.dead), "each once"
             worked = reader.ask("worked")
             assert worked["calls"] > 20
-            assert worked["errors"] == []
+            told = [e for e in worked["errors"] if e.split(":")[0] not in forgiven]
+            assert told == []
 
 
+@pytest.mark.timeout(120)
 def test_a_fleet_is_upgraded_under_faults_and_rolled_back(
     redis: Standalone, enlist: Enlist
 ) -> None:
