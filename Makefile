@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.txt Makefile | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-load test-faults test-dbgpt soak explore mutants lint format bench lock clean
+.PHONY: help setup demo test test-load test-topologies test-faults test-dbgpt chaos soak explore mutants lint format bench lock clean
 
 help:  ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## The development environment in .venv
 
@@ -35,6 +35,10 @@ test: $(STAMP)  ## All tests (under 6 minutes on 2 cores; three workers, for muc
 
 test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats, releases that mix (about 30 minutes; LOAD_SHARE=0.1 to try)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
+
+test-topologies: $(STAMP)  ## The suite behind Sentinel, then on a Cluster of three partitions, on both servers (about TIME minutes)
+	@$(BIN)/python -m pytest -q -n 3 --topology sentinel $(ARGS)
+	@$(BIN)/python -m pytest -q -n 3 --topology cluster $(ARGS)
 
 test-faults: $(STAMP)  ## Sentinel and Cluster under faults; every interleaving of script calls in small worlds (about 4 minutes)
 	@$(BIN)/python -m tests.explore --states 4000

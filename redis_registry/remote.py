@@ -124,6 +124,10 @@ class Controllers:
         self._pool = _new_pool(settings)
         self._process = os.getpid()
 
+    def part(self, instance: ModelInstance) -> Controllers:  # noqa: ARG002  a channel's
+        """Itself: a controller speaks to all parts of the registry at once."""
+        return self
+
     def register(self, instance: ModelInstance, order: int) -> tuple[Readiness, str]:
         """Register with all it carries; what is on record now."""
         fields = instance.model_dump(

@@ -1,6 +1,7 @@
 """Servers, registries and leak checks for every test.
 
 Servers are real child processes, one of each kind per xdist worker; a test gets one emptied.
+With ``--topology`` it is a Sentinel's master or a Cluster, of three partitions then.
 At its end nothing may be left: no task, no connection, no key outside the documented keyspace,
 and hash, index and deadline must agree.
 """
@@ -12,9 +13,10 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import fakeredis
 import pytest
@@ -25,10 +27,11 @@ from redis_registry import (
     RedisModelRegistry,
     SyncModelRegistry,
 )
-from redis_registry.embedded import EmbeddedServer, find_server
+from redis_registry.embedded import find_server
 from redis_registry.roles.checker import Checker
-from redis_registry.testing import Standalone
+from redis_registry.store.replies import Status
 from tests.helpers import Store, connect, wait_for
+from tests.places import PARTITIONS, TOPOLOGIES, Place
 from tests.replica import Replica
 
 collect_ignore = ["dbgpt"]  # runs in a venv of its own: make test-dbgpt
@@ -38,39 +41,77 @@ for name in [name for name in os.environ if name.startswith("REDIS_REGISTRY_")]:
 
 REDIS_7 = shutil.which("redis-server")
 KINDS = {"valkey": find_server(), "redis7": REDIS_7}
-_servers: dict[str, EmbeddedServer] = {}
+_places: dict[str, Place] = {}
+_make = TOPOLOGIES["standalone"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--topology",
+        choices=list(TOPOLOGIES),
+        default="standalone",
+        help="what the tests run on",
+    )
     parser.addoption(
         "--run-load", action="store_true", help="run the long acceptance tests too"
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    global _make  # noqa: PLW0603  all of a run is on one topology
+    topology = str(config.getoption("--topology"))
+    _make = TOPOLOGIES[topology]
+    if topology == "cluster":  # for the programs that tests start too
+        os.environ["REDIS_REGISTRY_PARTITIONS"] = str(PARTITIONS)
+
+
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    if config.getoption("--run-load"):
-        return
-    skip = pytest.mark.skip(reason="a long acceptance run: make test-load")
+    if not config.getoption("--run-load"):
+        skip = pytest.mark.skip(reason="a long acceptance run: make test-load")
+        for item in items:
+            if "tests/load/" in item.nodeid:
+                item.add_marker(skip)
+    if config.getoption("--topology") != "standalone":
+        items[:] = _of_other_topologies(config, items)
+
+
+def _of_other_topologies(
+    config: pytest.Config, items: list[pytest.Item]
+) -> list[pytest.Item]:
+    """Those that the topology makes a difference to; the others are left out, or skipped."""
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
     for item in items:
-        if "tests/load/" in item.nodeid:
-            item.add_marker(skip)
+        (kept if _has_place(item) else left).append(item)
+        mark = item.get_closest_marker("standalone")
+        if mark is not None:
+            item.add_marker(pytest.mark.skip(reason=f"of one server: {mark.args[0]}"))
+    config.hook.pytest_deselected(items=left)
+    return kept
+
+
+def _has_place(item: pytest.Item) -> bool:
+    """Whether a test is given what it runs on, and that is no fakeredis."""
+    found = cast("Any", item)
+    fake = "callspec" in vars(found) and found.callspec.params.get("registry") == "fake"
+    return not fake and not PLACES.isdisjoint(found.fixturenames)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _stop_servers() -> Iterator[None]:
     yield
-    for server in _servers.values():
-        server.stop()
+    for place in _places.values():
+        place.stack.close()
 
 
 @dataclass(frozen=True)
 class Server:
-    """A real server, emptied for one test."""
+    """What tests run on, emptied for one of them."""
 
     kind: str
-    process: EmbeddedServer
+    process: Place
     raw: Any
 
     @property
@@ -89,36 +130,76 @@ def _binary(kind: str) -> str:
     return binary
 
 
-def running(kind: str) -> EmbeddedServer:
-    """This process's server of a kind, started on first use."""
-    if kind not in _servers:
-        server = EmbeddedServer(binary=_binary(kind))
-        server.start()
-        _servers[kind] = server
-    return _servers[kind]
+def running(kind: str) -> Place:
+    """This process's servers of a kind, started on first use."""
+    if kind not in _places:
+        _places[kind] = _make(_binary(kind), {})
+    return _places[kind]
 
 
-@pytest.fixture(params=["valkey", "redis7"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A real server with nothing in it; checked for leaks afterwards."""
-    process = running(request.param)
-    raw = connect(process.url)
+@contextmanager
+def emptied(kind: str, *, damages: bool = False) -> Generator[Server]:
+    """Servers of a kind with nothing in them; checked for leaks afterwards.
+
+    Args:
+        kind: Which.
+        damages: What is left in them is not to be checked.
+    """
+    place = running(kind)
+    raw = connect(place.url)
     raw.flushall()
     raw.script_flush()
-    yield Server(request.param, process, raw)
+    yield Server(kind, place, raw)
     store = Store(raw)
-    wait_for(lambda: not store.connections(), "our connections are closed")
-    if request.node.get_closest_marker("damages") is None:
+    wait_for(
+        lambda: not store.connections() and not place.asking(),
+        "our connections are closed",
+    )
+    if not damages:
         store.check()
     raw.close()
 
 
+@pytest.fixture(autouse=True)
+def _partitions(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a Cluster too a registry may have one partition only."""
+    if request.node.get_closest_marker("one_partition") is not None:
+        monkeypatch.delenv("REDIS_REGISTRY_PARTITIONS", raising=False)
+
+
 @pytest.fixture(params=["valkey", "redis7"])
-def own_server(request: pytest.FixtureRequest) -> Iterator[Standalone]:
-    """A server of the test's own, which it may kill; it writes every command to disk."""
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A real server, or what the topology has instead, with nothing in it."""
+    damages = request.node.get_closest_marker("damages") is not None
+    with emptied(request.param, damages=damages) as found:
+        yield found
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    """Where it is: for tests that empty it themselves, again and again."""
+    return server.url
+
+
+@pytest.fixture(params=["valkey", "redis7"])
+def own_server(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """One of the test's own, which it may kill; it writes every command to disk."""
     options = {"appendonly": "yes", "appendfsync": "always"}
-    with Standalone(binary=_binary(request.param), options=options) as made:
+    with _make(_binary(request.param), options) as made:
         yield made
+
+
+@pytest.fixture(params=["valkey", "redis7"])
+def forgetful_server(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """One of the test's own that writes to disk only what it is told to save."""
+    with _make(_binary(request.param), {}) as made:
+        yield made
+
+
+PLACES = frozenset({"server", "own_server", "forgetful_server", "registry"})
+"""The fixtures that give a test what it runs on."""
 
 
 @pytest.fixture
@@ -142,15 +223,9 @@ async def registry(
             yield found
         await client.aclose()
         return
-    process = running(request.param)
-    raw = connect(process.url)
-    raw.flushall()
-    async with RedisModelRegistry.from_url(process.url, **FAST) as found:
-        yield found
-    store = Store(raw)
-    wait_for(lambda: not store.connections(), "our connections are closed")
-    store.check()
-    raw.close()
+    with emptied(request.param) as server:
+        async with RedisModelRegistry.from_url(server.url, **FAST) as found:
+            yield found
 
 
 @pytest.fixture
@@ -190,7 +265,17 @@ class Bench:
 
     @property
     def store(self) -> Store:
-        return self.server.store
+        partitions = self.registry._operations.partitions
+        return Store(self.server.raw, partitions=partitions)
+
+    @property
+    def home(self) -> int:
+        """The partition of the usual model, of which most tests are."""
+        return self.store.home
+
+    async def status(self) -> Status:
+        """What that partition knows of itself."""
+        return (await self.registry.status())[self.home]
 
     def checker(self, holder: str = "tester") -> Checker:
         made = Checker(
@@ -202,7 +287,7 @@ class Bench:
     async def sweep(self) -> Checker:
         """One pass, by the first checker."""
         checker = self.checkers[0] if self.checkers else self.checker()
-        await checker._sweep(0)
+        await checker._sweep(self.home)
         return checker
 
     async def states(self, model: str = "glm@llm") -> dict[int, str]:

@@ -6,15 +6,24 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import redis
+from redis.cluster import ClusterNode
 
 from redis_registry import Event, FormatMismatch, Kind, ModelInstance
 from redis_registry.core.events import decode_event
+from redis_registry.settings import RegistrySettings
+from redis_registry.topology import Host, Topology
 from redis_registry.wire.codec import decode_spec
-from redis_registry.wire.keys import escape, identity_text
+from redis_registry.wire.keys import (
+    PartitionKeys,
+    escape,
+    identity_text,
+    partition_of,
+)
 
 KNOWN = {
     "meta": "hash",
@@ -58,8 +67,63 @@ FAR = 9e15
 
 
 def connect(url: str) -> Any:
-    """A plain client of a server; untyped, for the driver's types are partly unknown."""
-    return redis.Redis.from_url(url, protocol=2)  # pyright: ignore[reportUnknownMemberType]
+    """A plain client of what a URL names; untyped, for the driver's types are partly unknown.
+
+    Behind Sentinel it is one of the server that is the master now.
+    """
+    topology = Topology.of(url)
+    if topology.kind == "cluster":
+        return _of_cluster(topology.hosts)
+    driver: Any = redis
+    if topology.kind == "sentinel":
+        asked = driver.Sentinel(topology.hosts, sentinel_kwargs={"protocol": 2})
+        host, port = asked.discover_master(topology.service)
+        for sentinel in asked.sentinels:
+            sentinel.close()
+        url = f"redis://{host}:{port}/0"
+    return driver.Redis.from_url(url, protocol=2)
+
+
+def _of_cluster(hosts: Sequence[Host]) -> Any:
+    """A client that asks all nodes what the driver's would ask one of them."""
+    nodes = [ClusterNode(*host) for host in hosts]
+    raw: Any = redis.RedisCluster(startup_nodes=nodes, protocol=2)
+    for command in (
+        *MERGED,
+        "KEYS",
+        "DBSIZE",
+        "CONFIG SET",
+        "CONFIG RESETSTAT",
+        "ACL SETUSER",
+    ):
+        raw.command_flags[command] = raw.PRIMARIES
+    raw.command_flags["CLIENT LIST"] = raw.ALL_NODES
+    for command, merge in MERGED.items():
+        raw.result_callbacks[command] = partial(_merged, merge)
+    return raw
+
+
+def _merged(
+    merge: Callable[[list[Any]], Any], _: str, found: dict[str, Any], **__: Any
+) -> Any:
+    return merge(list(found.values()))
+
+
+def _summed(found: list[Any]) -> Any:
+    """Figures of several servers, added up; in dictionaries too."""
+    if isinstance(found[0], dict):
+        names = dict.fromkeys(name for part in found for name in part)
+        return {n: _summed([part[n] for part in found if n in part]) for n in names}
+    return sum(found) if isinstance(found[0], int | float) else found[0]
+
+
+MERGED: dict[str, Callable[[list[Any]], Any]] = {
+    "CLIENT LIST": lambda found: [client for part in found for client in part],
+    "CLIENT KILL": sum,
+    "INFO": _summed,
+    "TIME": max,
+}
+"""How the answers of a Cluster's nodes become one."""
 
 
 def wait_for(
@@ -85,12 +149,16 @@ async def until(
     return time.monotonic() - start
 
 
-def instance(port: int = 8001, model: str = "glm@llm", **more: Any) -> ModelInstance:
+MODEL = "glm@llm"
+"""The tests' usual model."""
+
+
+def instance(port: int = 8001, model: str = MODEL, **more: Any) -> ModelInstance:
     """An instance of the tests' usual model."""
     return ModelInstance(model_name=model, host="10.0.0.1", port=port, **more)
 
 
-def instances(count: int, model: str = "glm@llm", **more: Any) -> list[ModelInstance]:
+def instances(count: int, model: str = MODEL, **more: Any) -> list[ModelInstance]:
     """Many of them, on ports from 1 up."""
     return [instance(port, model, **more) for port in range(1, count + 1)]
 
@@ -103,16 +171,39 @@ def _served_by(spec: bytes) -> list[str]:
 
 
 class Store:
-    """One partition as Redis holds it.
+    """One partition as Redis holds it; the check is of all.
 
     Args:
-        raw: A client of the server, from :func:`connect`.
+        raw: A client, from :func:`connect`.
         namespace: Which registry.
+        partitions: How many there are; ``None``: as many as a registry makes by itself.
+        home: Which one; ``None``: that of the tests' usual model.
     """
 
-    def __init__(self, raw: Any, namespace: str = "default") -> None:
+    def __init__(
+        self,
+        raw: Any,
+        namespace: str = "default",
+        *,
+        partitions: int | None = None,
+        home: int | None = None,
+    ) -> None:
         self.raw = raw
-        self.base = f"rr:{{{namespace}/0}}:"
+        self.namespace = namespace
+        self.partitions = partitions or RegistrySettings().partitions or 1
+        self.home = partition_of(MODEL, self.partitions) if home is None else home
+        self.base = PartitionKeys.of("rr", namespace, self.home).base
+
+    def every(self) -> list[Store]:
+        """All partitions, in order."""
+        return [
+            Store(self.raw, self.namespace, partitions=self.partitions, home=number)
+            for number in range(self.partitions)
+        ]
+
+    def of(self, model: str) -> Store:
+        """The partition of a model."""
+        return self.every()[partition_of(model, self.partitions)]
 
     def key(self, name: str) -> str:
         return self.base + name
@@ -121,7 +212,7 @@ class Store:
         secs, micros = self.raw.time()
         return secs * 1_000_000 + micros
 
-    def connections(self) -> list[str]:
+    def connections(self) -> list[dict[str, str]]:
         """Connections of registries, as the server sees them."""
         return [c for c in self.raw.client_list() if c["name"] == "redis-registry"]
 
@@ -129,25 +220,34 @@ class Store:
         return _texts(self.raw.hgetall(self.key(name)))
 
     def record(self, item: ModelInstance) -> dict[bytes, bytes]:
-        return self.raw.hgetall(self.key("i:" + identity_text(item.identity)))
+        key = self.of(item.model_name).key("i:" + identity_text(item.identity))
+        return self.raw.hgetall(key)
 
     def scores(self, name: str) -> dict[str, int]:
         return _scores(self.raw.zrange(self.key(name), 0, -1, withscores=True))
 
     def member(self, item: ModelInstance) -> str:
         identity = identity_text(item.identity) + ":"
-        (found,) = [m for m in self.scores("deadlines") if m.startswith(identity)]
+        members = self.of(item.model_name).scores("deadlines")
+        (found,) = [member for member in members if member.startswith(identity)]
         return found
 
     def silence(self, *items: ModelInstance, by_secs: float = 0.001) -> None:
         """Make instances overdue by moving their deadlines, not any clock."""
         past = self.now_us() - round(by_secs * 1_000_000)
-        members = [m for m in self.scores("deadlines") for i in items if self._is(m, i)]
-        assert len(members) == len(items)
-        self.raw.zadd(self.key("deadlines"), dict.fromkeys(members, past), xx=True)
-
-    def _is(self, member: str, item: ModelInstance) -> bool:
-        return member.rsplit(":", 2)[0] == identity_text(item.identity)
+        wanted = {identity_text(item.identity) for item in items}
+        found = 0
+        for part in self.every():
+            members = [
+                member
+                for member in part.scores("deadlines")
+                if member.rsplit(":", 2)[0] in wanted
+            ]
+            found += len(members)
+            if members:
+                silent = dict.fromkeys(members, past)
+                self.raw.zadd(part.key("deadlines"), silent, xx=True)
+        assert found == len(items)
 
     def age(self, secs: float, *, away: bool) -> None:
         """Move every stored time back, as if ``secs`` had passed.
@@ -156,7 +256,11 @@ class Store:
             secs: How long; negative: as if the server's clock had been put back.
             away: Nobody called the registry meanwhile; else its pulse is fresh.
         """
-        micros = round(secs * 1_000_000)
+        for part in self.every():
+            if self.raw.exists(part.key("meta")):
+                part._age(round(secs * 1_000_000), away=away)
+
+    def _age(self, micros: int, *, away: bool) -> None:
         for name in ("deadlines", "down", "holders"):
             aged = {m: score - micros for m, score in self.scores(name).items()}
             if aged:
@@ -187,17 +291,25 @@ class Store:
 
     def kinds(self, item: ModelInstance) -> list[str]:
         """The kinds of an instance's events, in order."""
-        subject = identity_text(item.identity)
-        return [str(event.kind) for event in self.events() if event.subject == subject]
+        subject, events = (
+            identity_text(item.identity),
+            self.of(item.model_name).events(),
+        )
+        return [str(event.kind) for event in events if event.subject == subject]
 
     # --- the invariant -----------------------------------------------------------------------
 
     def check(self) -> None:
         """Hash, index, deadline, counters and events agree; nothing else is there."""
         keys = [key.decode() for key in self.raw.keys("*")]
-        strange = {key for key in keys if not key.startswith(self.base)}
+        parts: dict[str, dict[str, Any]] = {}
+        for key, value in self._all(keys):
+            base, _, name = key.partition("}:")
+            parts.setdefault(base + "}:", {})[name] = value
+        strange = set(parts) - {part.base for part in self.every()}
         assert not strange, f"keys outside the keyspace: {strange}"
-        Contents({key.removeprefix(self.base): v for key, v in self._all(keys)}).check()
+        for found in parts.values():
+            Contents(found).check()
 
     def _all(self, keys: list[str]) -> list[tuple[str, Any]]:
         """The values of keys, in two round trips: machines check after every step."""
@@ -205,7 +317,7 @@ class Store:
         for key in keys:
             pipe.type(key)
         for key, kind in zip(keys, pipe.execute(), strict=True):
-            name = key.removeprefix(self.base)
+            name = key.partition("}:")[2]
             wanted = "hash" if name[:2] in {"i:", "h:"} else KNOWN.get(name)
             wanted = "zset" if name[:2] == "m:" else wanted
             assert wanted == kind.decode(), f"unknown key {key} of type {kind}"

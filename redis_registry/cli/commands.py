@@ -74,6 +74,15 @@ def serve(
             envvar="REDIS_REGISTRY_PORT", min=1, max=65535, help="Port to listen on."
         ),
     ] = 8000,
+    known_as: Annotated[
+        str,
+        typer.Option(
+            envvar="REDIS_REGISTRY_KNOWN_AS",
+            metavar="<name,name>",
+            help="Names by which clients reach it; then it answers only by these and by addresses. "
+            "On a loopback address that is so in any case.",
+        ),
+    ] = "",
     heartbeat_interval_secs: Annotated[
         float,
         typer.Option(
@@ -131,7 +140,8 @@ def serve(
             if forget_after_secs == "never"
             else forget_after_secs,
         )
-        _loop()(run(settings, host=host, port=port, embedded=embedded))
+        names = [name.strip() for name in known_as.split(",") if name.strip()]
+        _loop()(run(settings, host=host, port=port, embedded=embedded, known_as=names))
 
 
 def _loop() -> Callable[[Any], Any]:
@@ -210,6 +220,10 @@ def status(
             f"guard      holds {hold.scope!r} since {ago(hold.since, item.now)}"
             for hold in item.holds
         ]
+        if item.evicts:
+            lines.append(
+                f"memory     {item.evicts}: Redis may throw living instances away; set noeviction"
+            )
         typer.echo("\n".join(lines))
 
 

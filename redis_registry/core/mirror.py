@@ -101,11 +101,16 @@ class Mirror:
             yield from self._shown(model).instances
 
     def held(self, partition: int) -> Iterator[ModelInstance]:
-        """What Redis holds of a partition, as it says it is: without those it has lost."""
+        """What Redis holds of a partition, as it says it is.
+
+        That is: without those it has lost, and nobody dead whom no event has called dead.
+        """
         for model in list(self.models.values()):
             if model.partition == partition:
                 for row in model.rows.values():
-                    if not row.kept and (instance := row.instance):
+                    if row.kept:
+                        continue
+                    if (instance := row.marked(silent=False).instance) is not None:
                         yield instance
 
     def rows(self) -> dict[int, list[bytes]]:

@@ -17,7 +17,7 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -33,6 +33,7 @@ from redis_registry.errors import (
     RegistryUnavailable,
     Superseded,
 )
+from redis_registry.http.visitors import Visitors
 
 __all__ = [
     "SCHEMA_REF",
@@ -50,7 +51,12 @@ SCHEMA_REF = "#/components/schemas/{model}"
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 64 * 1024
 BODY_SECS = 10.0
-"""How long a client may take to send its body; uvicorn itself waits for ever."""
+"""How long a client may take to send its body, all of it; uvicorn itself waits for ever."""
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+_CLOSE: Headers = ((b"connection", b"close"),)
+"""What is still on its way of the body is not waited for."""
 
 _SHOWN = 80  # characters of a bad value that an answer repeats
 
@@ -68,13 +74,14 @@ class Reply:
     body: bytes
     status: int = 200
     media_type: bytes = b"application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: Headers = ()
 
     @classmethod
-    def of(cls, value: object, status: int = 200) -> Reply:
+    def of(cls, value: object, status: int = 200, headers: Headers = ()) -> Reply:
         """A value as compact JSON."""
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return cls(text.encode(errors="backslashreplace"), status)
+        body = text.encode(errors="backslashreplace")
+        return cls(body, status, headers=headers)
 
 
 class HTTPError(Exception):
@@ -83,11 +90,12 @@ class HTTPError(Exception):
     Args:
         status: HTTP status.
         detail: What is wrong, and what to do.
+        headers: More of the reply's.
     """
 
-    def __init__(self, status: int, detail: object) -> None:
+    def __init__(self, status: int, detail: object, headers: Headers = ()) -> None:
         super().__init__(str(detail))
-        self.reply = Reply.of({"detail": detail}, status)
+        self.reply = Reply.of({"detail": detail}, status, headers)
 
 
 class Request:
@@ -125,31 +133,30 @@ class Request:
         Raises:
             HTTPError: It is too large (413), or took too long to arrive (408).
         """
-        message = await self._next()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            parts = [body]
-            size = len(body)
-            while message.get("more_body"):
-                message = await self._next()
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > MAX_BODY_BYTES:
-                    break
-            body = b"".join(parts)
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-        return body
-
-    async def _next(self) -> Mapping[str, Any]:
         try:
             async with asyncio.timeout(BODY_SECS):
-                message = await self._receive()
+                body = await self._whole()
         except TimeoutError as error:
-            raise HTTPError(408, "the body did not arrive in time") from error
-        if message["type"] == "http.disconnect":
-            raise HTTPError(400, "the client went away")
-        return message
+            msg = f"the body did not arrive within {BODY_SECS:g} s"
+            raise HTTPError(408, msg, _CLOSE) from error
+        if len(body) > MAX_BODY_BYTES:
+            msg = f"the body is larger than {MAX_BODY_BYTES} bytes"
+            raise HTTPError(413, msg, _CLOSE)
+        return body
+
+    async def _whole(self) -> bytes:
+        """The body, or as much of it as shows that it is too large."""
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more and size <= MAX_BODY_BYTES:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise HTTPError(400, "the client went away")
+            part: bytes = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
 
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -260,9 +267,13 @@ class Application:
 
     Args:
         routes: What it serves.
+        names: By which it is known; ``None``: by any.
     """
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(
+        self, routes: Sequence[Route], *, names: Iterable[str] | None = None
+    ) -> None:
+        self._visitors = Visitors(names)
         described = Route(
             "GET", "/openapi.json", _described(routes), "This description"
         )
@@ -279,12 +290,14 @@ class Application:
             msg = f"this application speaks HTTP only, not {scope['type']}"
             raise RuntimeError(msg)
         methods = self._paths.get(scope["path"])
-        if methods is None:
+        if refusal := self._visitors.refusal(scope["headers"]):
+            reply = Reply.of({"detail": refusal[1]}, refusal[0], _CLOSE)
+        elif methods is None:
             reply = Reply.of({"detail": f"no such path: {scope['path'][:_SHOWN]}"}, 404)
         elif (handler := methods.get(scope["method"])) is None:
             allowed = ", ".join(sorted(methods))
-            reply = Reply.of({"detail": f"this path takes {allowed}"}, 405)
-            reply = replace(reply, headers=((b"allow", allowed.encode()),))
+            told = {"detail": f"this path takes {allowed}"}
+            reply = Reply.of(told, 405, ((b"allow", allowed.encode()),))
         else:
             reply = await answer(handler, Request(scope, receive))
         await _write(send, reply)

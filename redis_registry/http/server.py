@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
@@ -20,6 +20,7 @@ from redis_registry.http.explain import explain_routes
 from redis_registry.http.operators import operator_routes
 from redis_registry.http.outcomes import outcome_routes
 from redis_registry.http.protocol import OneWriteProtocol
+from redis_registry.http.visitors import is_loopback
 from redis_registry.http.workers import worker_routes
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.settings import RegistrySettings
@@ -33,8 +34,15 @@ GRACE_SECS = 5
 _log = logging.getLogger(__name__)
 
 
-def application(registry: RedisModelRegistry) -> Application:
-    """The ASGI application of a replica; the registry stays its owner's to close."""
+def application(
+    registry: RedisModelRegistry, *, names: Iterable[str] | None = None
+) -> Application:
+    """The ASGI application of a replica; the registry stays its owner's to close.
+
+    Args:
+        registry: What it speaks for.
+        names: By which it is known; ``None``: by any.
+    """
     return Application(
         [
             *api_routes(registry),
@@ -43,7 +51,8 @@ def application(registry: RedisModelRegistry) -> Application:
             *operator_routes(registry),
             *explain_routes(registry),
             *dbgpt_routes(registry),
-        ]
+        ],
+        names=names,
     )
 
 
@@ -89,6 +98,7 @@ async def serve(
     host: str,
     port: int,
     embedded: bool = False,
+    known_as: Iterable[str] = (),
     telemetry: Telemetry = DEAF,
 ) -> None:
     """Run one replica until a signal ends it.
@@ -98,12 +108,15 @@ async def serve(
         host: Address to listen on.
         port: Port to listen on.
         embedded: Start an own server (nothing is kept) instead of using ``settings.url``.
+        known_as: Names by which clients reach it. On a loopback address, or where any is given,
+            it answers only by these, by ``localhost`` and by addresses.
         telemetry: An observer of counts and durations.
 
     Raises:
         EmbeddedServerError: There is no server to embed.
         ConfigurationError: The port can't be had.
     """
+    names = list(known_as)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
         if embedded:
@@ -113,7 +126,7 @@ async def serve(
         registry = RedisModelRegistry(settings=settings, telemetry=telemetry)
         await stack.enter_async_context(registry)
         config = uvicorn.Config(
-            application(registry),
+            application(registry, names=names if names or is_loopback(host) else None),
             host=host,
             port=port,
             http=OneWriteProtocol,

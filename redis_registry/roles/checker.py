@@ -15,13 +15,9 @@ from dataclasses import dataclass, field
 
 from redis_registry.errors import LeaseLost, RegistryClosed, RegistryError
 from redis_registry.roles.flipping import Flipping
+from redis_registry.roles.mending import Mending
 from redis_registry.store.executor import AsyncExecutor
-from redis_registry.store.operations import (
-    FORGET_PAGE,
-    SWEEP_PAGE,
-    Operations,
-    Term,
-)
+from redis_registry.store.operations import FORGET_PAGE, SWEEP_PAGE, Operations, Term
 from redis_registry.store.replies import Sweep
 from redis_registry.telemetry import DEAF, Telemetry
 
@@ -100,6 +96,7 @@ class Checker:
         self._terms: dict[int, Term] = {}
         self._guarded: set[int] = set()
         self._reclaim_at: dict[int, float] = {}
+        self._mending: dict[int, Mending] = {}
         self._pass_on_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -149,26 +146,37 @@ class Checker:
             await self._release()
 
     async def _pause(self, secs: float) -> None:
-        """Sleep, unless it is time to stop."""
+        """Sleep, unless it is time to stop; waking late shows how long the loop was blocked."""
+        due = time.monotonic() + secs
         try:
             async with asyncio.timeout(secs):
                 await self._stop.wait()
         except TimeoutError:
-            pass
+            self._telemetry.observe("loop_lag", time.monotonic() - due)
 
     async def _partitions(self) -> int:
         attempt = 0
         while not self._stop.is_set():
             try:
-                await self._executor.run(self._operations.status())
+                told = await self._executor.run(self._operations.status())
             except RegistryClosed:
                 self._stop.set()
             except Exception as error:  # noqa: BLE001  promise S1
                 attempt += 1
                 await self._failed(0, error, attempt)
             else:
+                self._tell_eviction({one.evicts for one in told if one.evicts})
                 break
         return 0 if self._stop.is_set() else self._operations.partitions or 1
+
+    def _tell_eviction(self, policies: set[str]) -> None:
+        for policy in sorted(policies):
+            _log.warning(
+                "Redis may throw living instances away when its memory is full: set "
+                "maxmemory-policy to noeviction",
+                extra={"redis": self._executor.where, "policy": policy},
+            )
+            self._telemetry.gauge("evicting_policy", 1, policy=policy)
 
     async def _watch(self, partition: int) -> None:
         attempt = 0
@@ -268,6 +276,7 @@ class Checker:
         if sweep.ended:
             await self._executor.run(self._operations.expire(term))
         await self._reclaim(term.partition)
+        await self._mend(term)
 
     def _may_pass_on(self, sweep: Sweep) -> bool:
         """Whether one who waits has two leases less, and nobody's deadline is near.
@@ -361,6 +370,16 @@ class Checker:
                 "reservations of dead processes taken back", extra={"count": reclaimed}
             )
             self._telemetry.count("reclaimed", reclaimed)
+
+    async def _mend(self, term: Term) -> None:
+        """Once an interval: look for places without a record, and records without a place."""
+        mending = self._mending.setdefault(
+            term.partition,
+            Mending(self._operations, self._settings.heartbeat_interval_secs),
+        )
+        mended = await mending.step(term, self._executor.run)
+        if mended:
+            self._telemetry.count("mended", mended)
 
     async def _release(self) -> None:
         """Hand the leases over at once, if Redis listens."""

@@ -13,12 +13,14 @@ import random
 import secrets
 import threading
 import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from redis_registry.errors import RegistryError
 from redis_registry.model import ModelInstance
-from redis_registry.store.executor import SyncExecutor
+from redis_registry.store.executor import TOGETHER, SyncExecutor
 from redis_registry.store.operations import Operation, Operations
 from redis_registry.telemetry import DEAF, Telemetry
 
@@ -96,7 +98,7 @@ class Holder:
         self._used: set[int] = set()  # partitions asked since the last renewal
         self._ended = 0  # how many releases have begun
         self._epochs: dict[int, str] = {}
-        self._kept_since = 0.0  # when the lease was last known to be kept
+        self._kept: dict[int, float] = {}  # when each lease was last known to be kept
         self._renew_at = 0.0
         self._waiting = False  # something was left to the thread
         self._stopped = False
@@ -113,10 +115,11 @@ class Holder:
             self._begin_anew()
         with self._changed:
             self._last += 1
-            if not self._places:
-                self._kept_since = time.monotonic()
-                if not self._used:
-                    self._renew_at = self._kept_since + self._ttl / 3
+            now = time.monotonic()
+            if not self._used:
+                self._renew_at = now + self._ttl / 3
+            if home not in self._used:
+                self._kept[home] = now
             self._places[self._last] = _Place(home)
             self._used.add(home)
             if self._thread is None:
@@ -239,7 +242,7 @@ class Holder:
         began = time.monotonic()
         if self._used and began >= self._renew_at:
             self._renew_used()
-            self._kept_since, self._renew_at = began, began + self._ttl / 3
+            self._renew_at = began + self._ttl / 3
 
     def _renew_used(self) -> None:
         """Renew the lease wherever something was asked for since the last time.
@@ -251,16 +254,28 @@ class Holder:
             used = self._used
             self._used = {place.home for place in self._places.values()}
         try:
-            for home in used:
-                self._renew(home)
+            self._each(used, self._renew)
         except BaseException:
             with self._changed:
                 self._used |= used
             raise
 
+    def _each(self, homes: Collection[int], what: Callable[[int], None]) -> None:
+        """Do it for all of them: a server that is away must not cost the others' their lease."""
+        if not self._executor.spread:
+            for home in homes:
+                what(home)
+            return
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            made = [pool.submit(what, home) for home in homes]
+        for one in made:
+            one.result()
+
     def _give_back(self) -> None:
-        now = time.monotonic()
-        for home, places in self._by_home().items():
+        now, homes = time.monotonic(), self._by_home()
+
+        def give_back(home: int) -> None:
+            places = homes[home]
             left = [n for n, place in places.items() if place.until is not None]
             try:
                 if left:
@@ -272,6 +287,8 @@ class Holder:
                 with self._changed:
                     for number in left:
                         self._places.pop(number, None)
+
+        self._each(homes, give_back)
 
     def _call(self, operation: Operation[_T]) -> _T:
         return self._executor.run(operation, deadline_secs=min(self._ttl / 6, 2.0))
@@ -288,15 +305,17 @@ class Holder:
             }
 
     def _renew(self, home: int) -> None:
+        began = time.monotonic()
         held, most = len(self._held(home)), len(self._by_home().get(home, ()))
         ended, epoch = self._ended, self._epochs.get(home, "")
         found = self._call(self._operations.renew(home, self.name, most, epoch))
         self._epochs[home] = found.epoch
-        paused = time.monotonic() > self._kept_since + self._ttl
+        paused = time.monotonic() > self._kept.get(home, began) + self._ttl
         missing = found.there < held and ended == self._ended
         # What happened before the first renewal nobody can tell, while much is given back.
         if not found.kept or not epoch or paused or missing:
             self._adopt(home)
+        self._kept[home] = began
         with self._changed:
             strays = [number for number in found.ids if number not in self._places]
         if strays:  # counted after they were given back: their call had been given up

@@ -38,6 +38,9 @@ _STRANGERS = "those that answer know of none; name nodes that have met the other
 _LOST = (Disconnected, TimedOut, OSError, ClusterDownError)
 """The node is away, or is none of the Cluster's any more. (``TimeoutError`` is an ``OSError``.)"""
 
+_SILENT = (TimedOut, TimeoutError)
+"""The node says nothing, and to learn that has taken time."""
+
 _SENT_BACK = (*_LOST, AskError)
 """What may mean another way; ``MovedError`` is an ``AskError``."""
 
@@ -68,6 +71,7 @@ class SlotMap:
         self._first = list(hosts)
         self._owners: list[Host | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._nodes: set[Host] = set()
+        self._silent: set[Host] = set()
         self._read_at = float("-inf")
 
     def owner(self, slot: int) -> Host | None:
@@ -84,14 +88,20 @@ class SlotMap:
         return max(self._read_at + REFRESH_LEAST_SECS - time.monotonic(), 0.0)
 
     def to_ask(self) -> list[Host]:
-        """Whom to ask for it: the nodes last heard of and the first ones, in any order."""
+        """Whom to ask for it: the nodes last heard of, then the first ones; at last the silent."""
         known = list(self._nodes)
         random.shuffle(known)
-        return known + [host for host in self._first if host not in self._nodes]
+        known += [host for host in self._first if host not in self._nodes]
+        return sorted(known, key=self._silent.__contains__)
+
+    def silent(self, host: Host) -> None:
+        """A node gave no answer."""
+        self._silent.add(host)
 
     def take(self, reply: Sequence[Any], asked: Host) -> bool:
         """What a node answered to CLUSTER SLOTS; whether it knew any."""
         self._read_at = time.monotonic()
+        self._silent.discard(asked)
         nodes: set[Host] = set()
         owners: list[Host | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         for first, last, *servers in reply:
@@ -157,12 +167,20 @@ def _route(slots: SlotMap, key: str | bytes) -> Generator[_Step, Any, Any]:
 
 
 def _ask_around(slots: SlotMap) -> Generator[Host, Any, None]:
-    """Nodes to ask for the map, one after the other, until one has told it."""
+    """Nodes to ask for the map, one after the other, until one has told it.
+
+    One that is silent ends that, for it has taken the caller's time; the next caller asks the
+    others first.
+    """
     last: Exception | None = None
     for host in slots.to_ask():
         try:
             if slots.take((yield host), host):
                 return
+        except _SILENT as error:
+            slots.silent(host)
+            last = error
+            break
         except _LOST as error:
             last = error
     if isinstance(last, AuthenticationError):  # waiting would not help

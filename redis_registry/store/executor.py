@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from redis_registry.errors import PoolExhausted, RegistryClosed, RegistryUnavailable
@@ -30,7 +31,7 @@ from redis_registry.store.retrying import Policy
 from redis_registry.telemetry import DEAF, Telemetry
 from redis_registry.topology import Topology
 
-__all__ = ["AsyncExecutor", "SyncExecutor"]
+__all__ = ["TOGETHER", "AsyncExecutor", "SyncExecutor"]
 
 T = TypeVar("T")
 
@@ -274,6 +275,9 @@ class SyncExecutor:
         settings: Where Redis is, timeouts.
         twin_of: A ready async client whose server to use.
         telemetry: Who is told of retries.
+
+    Attributes:
+        spread: Partitions may live on several servers.
     """
 
     def __init__(
@@ -286,12 +290,12 @@ class SyncExecutor:
         self._twin_of = twin_of
         self._clients: dict[str, SyncClient] = {}
         self._lock = threading.Lock()
-        where, spread = _place(settings, twin_of)
+        where, self.spread = _place(settings, twin_of)
         self._policy = Policy(
             settings,
             where=where,
             fake=is_fake(twin_of),
-            spread=spread,
+            spread=self.spread,
             telemetry=telemetry,
         )
 
@@ -319,13 +323,26 @@ class SyncExecutor:
         try:
             calls = next(operation)
             while True:
-                calls = operation.send(
-                    [self.call(call, deadline_secs, lane) for call in calls]
-                )
+                if len(calls) > 1 and self.spread:
+                    replies = self._together(calls, deadline_secs, lane)
+                else:
+                    replies = [self.call(call, deadline_secs, lane) for call in calls]
+                calls = operation.send(replies)
         except StopIteration as done:
             return done.value
         finally:
             operation.close()
+
+    def _together(
+        self,
+        calls: Sequence[Call[Any] | Command[Any]],
+        deadline_secs: float | None,
+        lane: str | None,
+    ) -> list[Any]:
+        """All at once: a node that is away must not keep the others' calls from being made."""
+        with ThreadPoolExecutor(min(len(calls), TOGETHER)) as pool:
+            made = [pool.submit(self.call, call, deadline_secs, lane) for call in calls]
+        return [one.result() for one in made]
 
     def call(
         self,

@@ -7,7 +7,13 @@ from redis_registry.store.explaining import Explaining
 from redis_registry.store.operators import Operators
 from redis_registry.store.outliers import Outliers
 from redis_registry.store.readers import READ_PAGE
-from redis_registry.store.sweeping import FORGET_PAGE, SWEEP_PAGE, Sweeping, Term
+from redis_registry.store.sweeping import (
+    FORGET_PAGE,
+    SWEEP_PAGE,
+    Mended,
+    Sweeping,
+    Term,
+)
 from redis_registry.store.writers import UNKNOWN, Writers
 
 __all__ = [
@@ -17,6 +23,7 @@ __all__ = [
     "UNKNOWN",
     "Call",
     "Command",
+    "Mended",
     "Operation",
     "Operations",
     "Term",

@@ -269,6 +269,8 @@ class Status:
         lease_token: Fencing token of the newest term.
         swept_secs_ago: Age of the last sweep; ``None``: never swept.
         holds: Where the guard holds.
+        evicts: Redis's ``maxmemory-policy`` where it may throw away records of the living; it
+            should be ``noeviction``. ``None``: it throws none away.
     """
 
     now: datetime
@@ -285,6 +287,7 @@ class Status:
     lease_token: int
     swept_secs_ago: float | None
     holds: tuple[Hold, ...]
+    evicts: str | None = None
 
 
 def _pairs(flat: list[bytes]) -> dict[str, str]:
@@ -301,6 +304,7 @@ def read_status(reply: list[Any]) -> Status:
     now, living, overdue, down, models, events, recovery_ends = map(int, reply[:7])
     meta, lease, guard = (_pairs(flat) for flat in reply[7:10])
     swept = meta.get("swept")
+    policy = reply[10].decode()
     held = {
         scope: entry.split("|")
         for scope, entry in guard.items()
@@ -326,4 +330,5 @@ def read_status(reply: list[Any]) -> Status:
             Hold(unquote(scope), _when(int(entry[1])), int(entry[3]))
             for scope, entry in sorted(held.items())
         ),
+        evicts=policy if policy.startswith("allkeys") else None,
     )

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from redis_registry.store.calls import Calls, Operation, ask, micros, text
+from redis_registry.store.calls import Calls, Operation, ask, micros, text, texts
 from redis_registry.store.replies import Sweep, read_sweep
 
-__all__ = ["FORGET_PAGE", "SWEEP_PAGE", "Sweeping", "Term"]
+__all__ = ["FORGET_PAGE", "SWEEP_PAGE", "Mended", "Sweeping", "Term"]
 
 SWEEP_PAGE = 1000
 """Overdue instances listed per call."""
 
 FORGET_PAGE = 100
 """Instances to be forgotten listed per call."""
+
+MEND_PAGE = 100
+"""Instances looked at per call: about half a millisecond of Redis's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,20 @@ class Term:
     holder: str
     token: int
     epoch: str
+
+
+class Mended(NamedTuple):
+    """Answer of ``mend.lua``.
+
+    Attributes:
+        cursor: Where to go on in the set; ``"0"``: it is done.
+        places: How many places were mended.
+        models: Models whose indexes are to be walked too, escaped.
+    """
+
+    cursor: str
+    places: int
+    models: list[str]
 
 
 class Sweeping(Calls):
@@ -132,6 +150,20 @@ class Sweeping(Calls):
         return (
             yield from ask(
                 self._call("expire", term.partition, [*self._termed(term), "200"], int)
+            )
+        )
+
+    def mend(self, term: Term, name: str, cursor: str) -> Operation[Mended]:
+        """Walk on in a set, and mend what does not agree with the records."""
+        args = [*self._termed(term), self.keys(term.partition).base, name, cursor]
+        return (
+            yield from ask(
+                self._call(
+                    "mend",
+                    term.partition,
+                    [*args, str(MEND_PAGE)],
+                    lambda reply: Mended(text(reply[0]), reply[1], texts(reply[2])),
+                )
             )
         )
 

@@ -37,7 +37,8 @@ class Proxy:
         target: Where new connections go.
         refusing: New connections are closed at once.
         frozen: Nothing passes, either way, and nobody is told; what was sent waits.
-        swallowing: Requests pass, replies are thrown away: executed, never answered.
+        swallowing: Requests pass, replies are thrown away: executed, never answered. A connection
+            that has lost a reply so gets no later one either, for TCP skips nothing.
         delay_secs: How late everything is, each way.
         cuts: How many connections were ended by :meth:`cut` and :meth:`lose_replies`.
         requests: What clients sent last, oldest first, as it arrived (at most 64 KiB each).
@@ -170,6 +171,7 @@ class Proxy:
     async def _replies(
         self, server: asyncio.StreamReader, client: asyncio.StreamWriter
     ) -> None:
+        swallowed = False
         with contextlib.suppress(ConnectionError):
             while data := await server.read(_CHUNK):
                 await self._late()
@@ -178,7 +180,8 @@ class Proxy:
                     self.cuts += 1
                     self._links.discard(client)
                     break
-                if not self.swallowing:
+                swallowed = swallowed or self.swallowing
+                if not swallowed:
                     client.write(data)
                     await client.drain()
         client.transport.abort()

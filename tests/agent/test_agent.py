@@ -15,10 +15,11 @@ import psutil
 import pytest
 
 from redis_registry import ModelInstance, Readiness, SyncModelRegistry
-from redis_registry.embedded import EmbeddedServer, free_port
+from redis_registry.embedded import free_port
 from tests.agent.conftest import TOY, Agent, only, ready
 from tests.conftest import Server
 from tests.helpers import wait_for
+from tests.places import Place
 from tests.replica import Replica
 
 Start = Callable[..., Agent]
@@ -259,7 +260,7 @@ def test_a_newer_agent_supersedes(agent: Start, reader: SyncModelRegistry) -> No
     assert (found.healthy, found.incarnation) == (True, "f" * 22)
 
 
-def test_redis_may_be_away_at_first(agent: Start, own_server: EmbeddedServer) -> None:
+def test_redis_may_be_away_at_first(agent: Start, own_server: Place) -> None:
     url = own_server.url
     own_server.kill()
     one = agent(*HEALTH, url=url)
@@ -350,7 +351,8 @@ def test_a_port_in_use(agent: Start, reader: SyncModelRegistry, address: str) ->
 def test_never_healthy_is_an_event(agent: Start, server: Server) -> None:
     one = agent(*HEALTH, "--startup-budget-secs", "0.5", command=["sleep", "60"])
     assert one.wait() == 69
-    kinds = [event.kind.value for event in server.store.events() if event.subject]
+    events = server.store.of("toy@llm").events()
+    kinds = [event.kind.value for event in events if event.subject]
     assert kinds[-2:] == ["failed", "removed"]
 
 

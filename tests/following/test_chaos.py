@@ -101,6 +101,7 @@ FAULTS: dict[Callable[[list[Event]], list[Event]], str] = {
 }
 
 
+@pytest.mark.one_partition("the validator is of one stream")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 async def test_the_validator_finds_each_kind_of_lie(
     real: RedisModelRegistry, fault: Callable[[list[Event]], list[Event]]

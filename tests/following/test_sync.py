@@ -74,6 +74,7 @@ def test_readers_of_other_threads_never_see_it_torn(server: Server) -> None:
         assert not wrong
 
 
+@pytest.mark.one_partition("it follows one stream")
 def test_a_watch_is_an_iterator_that_resumes(sync_registry: SyncModelRegistry) -> None:
     with sync_registry.watch() as watch:
         assert next(watch).kind is Kind.RESYNC
@@ -208,6 +209,7 @@ registry.close()
 """
 
 
+@pytest.mark.one_partition("it follows one stream")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes can fork")
 def test_a_forked_child_begins_anew_and_leaves_the_parents_alone(
     server: Server,

@@ -22,11 +22,11 @@ from redis_registry import (
     RegistryUnavailable,
     View,
 )
-from redis_registry.embedded import EmbeddedServer
 from redis_registry.testing import Proxy
 from tests.conftest import FAST, SLOW, Bench, Server
 from tests.following.test_watch import until_view
 from tests.helpers import connect, instance, instances
+from tests.places import Place
 
 MODEL = "glm@llm"
 
@@ -233,7 +233,7 @@ async def test_views_of_the_same_models_share_one_mirror(
 
 
 async def test_it_goes_on_while_redis_is_away_and_says_so(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     async with RedisModelRegistry.from_url(
         own_server.url, run_checker=False, **SLOW
@@ -272,8 +272,9 @@ async def test_a_flushed_redis_does_not_empty_it(server: Server) -> None:
             assert time.monotonic() - start >= 0.9
 
 
+@pytest.mark.standalone("a proxy stands before one server")
 async def test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     """Its absence is explained: the stream that outlived the restart says so."""
     with Proxy(own_server.port) as proxy:
@@ -323,7 +324,7 @@ async def test_a_start_without_redis_is_a_clear_error(tmp_path: Path) -> None:
 
 
 async def test_a_cold_start_without_redis_shows_the_snapshot_and_says_so(
-    own_server: EmbeddedServer, tmp_path: Path, no_tasks_left: None
+    own_server: Place, tmp_path: Path, no_tasks_left: None
 ) -> None:
     path = tmp_path / "some" / "view.snapshot"
     odd = instance(7, "é:|%", metadata={"b": [1, {"c": None}]}, weight=2.5)

@@ -25,6 +25,10 @@ from tests.helpers import instance, instances, until
 PATIENCE_SECS = 5.0
 MODEL = "glm@llm"
 
+pytestmark = pytest.mark.one_partition(
+    "it follows one stream; tests that say partitions follow several"
+)
+
 
 async def until_view(condition: Callable[[], bool], what: str) -> float:
     """Poll a view until ``condition`` holds; how long that took, in seconds."""
@@ -59,6 +63,24 @@ async def test_it_begins_with_all_there_is(registry: RedisModelRegistry) -> None
     assert begin.snapshot is not None
     assert [item.port for item in begin.snapshot] == [1, 2, 3]
     assert begin.position == watch.position
+
+
+async def test_a_snapshot_is_what_the_events_before_it_make(
+    real: RedisModelRegistry, server: Server, worker: ModelInstance
+) -> None:
+    """Who is overdue and not flipped yet is healthy in it: the flip is an event still to come."""
+    await real.register_instance(worker)
+    server.store.silence(worker)
+
+    async with real.view() as view, real.watch() as watch:
+        await until_view(
+            lambda: not any(item.healthy for item in view.instances()), "it is overdue"
+        )
+        begin = await next_of(watch, Kind.RESYNC)
+
+    assert begin.snapshot is not None
+    (told,) = begin.snapshot
+    assert told.healthy
 
 
 async def test_every_change_is_one_event_with_before_and_after(
@@ -327,7 +349,8 @@ async def test_many_watches_share_one_connection(
     for watch in watches:
         await next_of(watch, Kind.RESYNC)
 
-    assert len(server.store.connections()) == before + 1
+    more = len(server.store.connections()) - before
+    assert 1 <= more <= (2 if "+cluster" in server.url else 1), "one tells the slots"
     for watch in watches:
         await watch.aclose()
 

@@ -26,7 +26,7 @@ attempts: list[tuple[int, float, float, bool]] = []
 def worker(url: str, port: int, timeout_secs: float) -> SyncModelRegistry:
     """A registry object whose sender notes each of its attempts."""
     registry = SyncModelRegistry.from_url(url, heartbeat_timeout_secs=timeout_secs)
-    channel: Any = registry._senders._thread._channel
+    channel: Any = registry._senders._channel
     ask = channel._ask
 
     def noted(operation: Any) -> Any:

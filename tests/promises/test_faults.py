@@ -17,9 +17,9 @@ from redis_registry import (
     RegistryUnavailable,
     Selector,
 )
-from redis_registry.embedded import EmbeddedServer
 from tests.conftest import SLOW, Bench, Server
 from tests.helpers import connect, instance, instances
+from tests.places import Place
 
 
 def dump(server: Server) -> dict[bytes, Any]:
@@ -181,6 +181,7 @@ async def test_records_of_another_format_are_refused_by_name(
         await bench.registry.get_all_instances("glm@llm")
 
 
+@pytest.mark.one_partition("some say how many, some adopt that")
 async def test_the_number_of_partitions_is_fixed_by_the_first(server: Server) -> None:
     options: dict[str, Any] = {**SLOW, "run_checker": False}
     async with RedisModelRegistry.from_url(
@@ -209,7 +210,7 @@ async def test_the_number_of_partitions_is_fixed_by_the_first(server: Server) ->
 
 
 async def test_with_memory_full_heartbeats_and_sweeps_go_on(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     raw = connect(own_server.url)
     server = Server("own", own_server, raw)
@@ -244,27 +245,34 @@ COMMANDS = """
 +ping +evalsha +eval +info +time +hello +client|setname +client|setinfo +select
 +hmget +hset +hsetnx +hget +hgetall +hlen +hkeys +hrandfield +hdel +del +exists +pexpire +type
 +zadd +zrem +zremrangebyrank +zcard +zcount +zscore +zmscore
-+zrange +zrangebylex +zlexcount +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange
++zscan +zrange +zrangebylex +zlexcount +zrangebyscore +zrevrange +zrandmember +xadd +xtrim +xlen +xrange +xrevrange
 +xread
 """.split()  # noqa: SIM905  one word a command, as the guide prints it
 
 
-async def reserve_all_ways(registry: RedisModelRegistry) -> None:
+ON_A_CLUSTER = ["+cluster|slots", "+asking"]
+
+
+async def reserve_all_ways(bench: Bench) -> None:
     """Every script of reservations, with every command."""
+    registry, home = bench.registry, bench.home
     operations, executor = registry._operations, registry._executor
     await registry.send_heartbeats(instances(3))
     async with registry.reserve("glm@llm") as made:
         holder = registry._reserver.holder.name
-        assert await executor.run(operations.renew(0, holder, 0, "other"))
-        await executor.run(operations.adopt(0, holder, [(7, made.instance.identity)]))
+        assert await executor.run(operations.renew(home, holder, 0, "other"))
+        await executor.run(
+            operations.adopt(home, holder, [(7, made.instance.identity)])
+        )
         await registry.in_flight("glm@llm")
-    await executor.run(operations.unreserve(0, holder, [7]))
-    await executor.run(operations.reclaim(0))
+    await executor.run(operations.unreserve(home, holder, [7]))
+    await executor.run(operations.reclaim(home))
     assert set((await registry.in_flight("glm@llm")).values()) == {0}
 
 
+@pytest.mark.one_partition("it watches one stream")
 async def test_a_user_with_only_these_rights_can_do_everything(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     """The list of docs/how-to/operate.md: one key pattern covers the keys that indexes name."""
     raw = connect(own_server.url)
@@ -273,7 +281,10 @@ async def test_a_user_with_only_these_rights_can_do_everything(
         enabled=True,
         passwords=["+secret"],
         keys=["rr:*"],
-        commands=[command for command in COMMANDS if command != "+client|setinfo"],
+        commands=[
+            *(command for command in COMMANDS if command != "+client|setinfo"),
+            *(ON_A_CLUSTER if "+cluster" in own_server.url else []),
+        ],
         reset=True,
     )
     url = own_server.url.replace("//", "//app:secret@")
@@ -303,8 +314,8 @@ async def test_a_user_with_only_these_rights_can_do_everything(
         bench.store.age(-100, away=True)
         await bench.sweep()
         await bench.checkers[0]._release()
-        await reserve_all_ways(registry)
-        assert len(await registry.status()) == 1
+        await reserve_all_ways(bench)
+        assert len(await registry.status()) == bench.store.partitions
         async with registry.view() as view, registry.watch() as watch:
             position = (await anext(watch)).position
             assert len(view.instances()) > 0
@@ -318,7 +329,7 @@ async def test_a_user_with_only_these_rights_can_do_everything(
 
 
 async def test_a_wrong_password_is_tried_once_and_never_shown(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     raw = connect(own_server.url)
     raw.config_set("requirepass", "right")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from redis_registry import GuardSettings, Kind
 from redis_registry.store.operations import Term
 from tests.conftest import Bench, MakeBench
@@ -41,7 +43,7 @@ async def test_a_mass_death_is_held_within_budget_and_told(
     flipped = (await bench.count())["unhealthy"]
     assert flipped <= 0.1 * 500, "the budget of one window"
     assert (await bench.count())["protected"] == 300 - flipped
-    (status,) = await bench.registry.status()
+    status = await bench.status()
     scopes = {hold.scope: hold.flipped for hold in status.holds}
     assert scopes == {"*": flipped, "glm@llm": flipped}
     assert ("*", "held: too many at once") in guard_events(bench)
@@ -59,8 +61,8 @@ async def test_a_flip_that_is_repeated_counts_once(make_bench: MakeBench) -> Non
     await crowd(bench, 20)
     bench.store.silence(*instances(6))  # of 20: neither enough of them nor too many
     run, operations = bench.registry._executor.run, bench.registry._operations
-    (sweep,) = await run(operations.sweep(0, "tester"))
-    term = Term(0, "tester", sweep.token, sweep.epoch)
+    (sweep,) = await run(operations.sweep(bench.home, "tester"))
+    term = Term(bench.home, "tester", sweep.token, sweep.epoch)
     flip = {"*": len(sweep.members), "glm@llm": len(sweep.members)}
 
     answers = [await run(operations.flip(term, sweep.members, flip)) for _ in range(2)]
@@ -76,8 +78,8 @@ async def test_who_is_back_since_the_look_is_not_counted(
     await crowd(bench, 20)
     bench.store.silence(*instances(12))
     run, operations = bench.registry._executor.run, bench.registry._operations
-    (sweep,) = await run(operations.sweep(0, "tester"))
-    term = Term(0, "tester", sweep.token, sweep.epoch)
+    (sweep,) = await run(operations.sweep(bench.home, "tester"))
+    term = Term(bench.home, "tester", sweep.token, sweep.epoch)
     await bench.registry.send_heartbeats(instances(11))
 
     answer = await run(operations.flip(term, sweep.members, {"*": 12, "glm@llm": 12}))
@@ -100,7 +102,7 @@ async def test_the_hold_ends_by_itself_and_the_silent_go(make_bench: MakeBench) 
     assert seen == sorted(seen)
     assert seen[0] <= 100, "within the budget at first"
     assert await bench.count() == Counter(healthy=200, unhealthy=300)
-    (status,) = await bench.registry.status()
+    status = await bench.status()
     assert status.holds == ()
     assert len(bench.store.events(Kind.UNHEALTHY)) == 300
 
@@ -116,7 +118,7 @@ async def test_the_hold_ends_when_heartbeats_are_back(make_bench: MakeBench) -> 
 
     assert await bench.count() == {"healthy": 500}
     assert ("*", "released: heartbeats are back") in guard_events(bench)
-    (status,) = await bench.registry.status()
+    status = await bench.status()
     assert status.holds == ()
     assert bench.store.hash("guard") == {}
 
@@ -171,6 +173,7 @@ async def test_deregistering_never_trips_it(make_bench: MakeBench) -> None:
     assert guard_events(bench) == []
 
 
+@pytest.mark.one_partition("the guard is of one partition")
 async def test_one_model_is_a_scope_of_its_own(make_bench: MakeBench) -> None:
     """One model dying wholly is suspicious also where it is a small part of the namespace."""
     bench = await make_bench()
@@ -183,7 +186,7 @@ async def test_one_model_is_a_scope_of_its_own(make_bench: MakeBench) -> None:
 
     assert (await bench.count("big@llm")) == {"healthy": 360, "unhealthy": 40}
     assert (await bench.count("small@llm"))["protected"] == 18
-    (status,) = await bench.registry.status()
+    status = await bench.status()
     assert [hold.scope for hold in status.holds] == ["small@llm"]
 
 

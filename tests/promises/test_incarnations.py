@@ -19,8 +19,8 @@ from redis_registry import (
     new_incarnation,
 )
 from redis_registry.selection import Reason, why_not
-from tests.conftest import Bench, running
-from tests.helpers import Store, connect, instance
+from tests.conftest import Bench, Server
+from tests.helpers import instance
 
 OLD, NEW = (
     instance(incarnation=life, weight=weight, readiness=Readiness.STARTING)
@@ -68,11 +68,9 @@ def _told(registry: SyncModelRegistry) -> dict[str, object]:
     return found.model_dump(exclude={"revision", "last_heartbeat", "since"})
 
 
-@pytest.mark.parametrize("kind", ["valkey", "redis7"])
-def test_the_newest_incarnation_is_what_remains(kind: str) -> None:
+def test_the_newest_incarnation_is_what_remains(server: Server) -> None:
     """Whatever two lives say, in whatever order: as if only the newer one had spoken."""
-    server = running(kind)
-    raw = connect(server.url)
+    raw = server.raw
 
     @given(interleavings())
     @settings(
@@ -91,11 +89,10 @@ def test_the_newest_incarnation_is_what_remains(kind: str) -> None:
             for newer, step in merged:
                 _do(registry, NEW if newer else OLD, step)
             assert _told(registry) == expected
-            Store(raw).check()
+            server.store.check()
 
     prove()
     raw.flushall()
-    raw.close()
 
 
 async def test_what_a_superseded_life_says_changes_nothing_and_is_answered(
@@ -261,6 +258,39 @@ async def test_what_a_life_said_earlier_and_comes_late_changes_nothing(
     assert bench.store.kinds(NEW) == ["registered", "draining"]
     await bench.registry.set_readiness(NEW, Readiness.NOT_READY, "an operator's word")
     await run(operations.ready(NEW, Readiness.READY, "", 4))
+    assert (await bench.registry.get_all_instances("glm@llm"))[0].ready
+
+
+async def test_what_is_said_again_changes_nothing_that_readers_see(
+    bench: Bench,
+) -> None:
+    """No event, so no other time since when it is ready: views could not know of it."""
+    run = bench.registry._executor.run
+    operations = bench.registry._operations
+    ready = NEW.model_copy(update={"readiness": Readiness.READY})
+    await run(
+        operations.heartbeats([ready])
+    )  # registers it: nothing was said with a number
+    (before,) = await bench.registry.get_all_instances("glm@llm")
+
+    await run(operations.register(ready, 1))
+    await run(operations.ready(NEW, Readiness.READY, "", 2))
+
+    (after,) = await bench.registry.get_all_instances("glm@llm")
+    assert after.since == before.since
+    assert after.revision == before.revision
+
+
+async def test_what_was_said_before_something_that_was_so_already_is_late(
+    bench: Bench,
+) -> None:
+    run = bench.registry._executor.run
+    operations = bench.registry._operations
+    await run(operations.register(NEW.model_copy(update={"readiness": "ready"}), 1))
+    assert await run(operations.ready(NEW, Readiness.READY, "", 3)) == 0
+
+    await run(operations.ready(NEW, Readiness.NOT_READY, "delivered late", 2))
+
     assert (await bench.registry.get_all_instances("glm@llm"))[0].ready
 
 

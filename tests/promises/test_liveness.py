@@ -47,12 +47,12 @@ async def test_a_heartbeat_between_look_and_flip_wins(bench: Bench) -> None:
     await bench.registry.register_instance(instance())
     bench.store.silence(instance())
     checker = bench.checker()
-    (seen,) = await checker._ask(0, 0)
+    (seen,) = await checker._ask(bench.home, 0)
     assert len(seen.members) == 1
 
     await bench.registry.send_heartbeat(instance())
     await bench.sweep()
-    term = checker._terms[0]
+    term = checker._terms[bench.home]
     letters = await executor.run(operations.flip(term, seen.members, {}))
 
     assert letters == "l"
@@ -66,9 +66,9 @@ async def test_each_flip_goes_by_its_own_deadline(bench: Bench) -> None:
     await bench.registry.send_heartbeats(instances(4))
     bench.store.silence(*instances(4))
     checker = bench.checker()
-    (seen,) = await checker._ask(0, 0)
+    (seen,) = await checker._ask(bench.home, 0)
     await bench.registry.send_heartbeat(instance(4))
-    term = Term(0, checker.holder, seen.token, seen.epoch)
+    term = Term(bench.home, checker.holder, seen.token, seen.epoch)
 
     letters = await executor.run(operations.flip(term, seen.members[2:], {}))
 
@@ -138,7 +138,7 @@ async def test_an_idle_sweep_looks_at_nothing(bench: Bench) -> None:
     await bench.sweep()
 
     assert bench.store.scores("deadlines") == {}
-    (sweep,) = await bench.checkers[0]._ask(0, 0)
+    (sweep,) = await bench.checkers[0]._ask(bench.home, 0)
     assert (sweep.members, sweep.overdue, sweep.living) == ([], 0, 0)
 
 

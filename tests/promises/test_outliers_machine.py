@@ -24,7 +24,6 @@ from redis_registry import (
 )
 from redis_registry.selection import awaits_probe
 from redis_registry.store.outliers import Tally
-from tests.conftest import running
 from tests.helpers import Store, connect, instance, instances
 
 PORTS = st.integers(1, 4)
@@ -203,11 +202,6 @@ class Machine(RuleBasedStateMachine):
         for replica in self.replicas:
             replica.close()
         self.raw.close()
-
-
-@pytest.fixture(params=["valkey", "redis7"])
-def url(request: pytest.FixtureRequest) -> str:
-    return running(request.param).url
 
 
 @pytest.mark.timeout(120)

@@ -18,11 +18,11 @@ from redis_registry import (
     Selector,
     SyncModelRegistry,
 )
-from redis_registry.embedded import EmbeddedServer
 from redis_registry.wire.overrides import MAX_OVERRIDES
 from tests.conftest import FAST, SLOW, Bench, MakeBench, Server
 from tests.helpers import Store, connect, instance, instances, until, wait_for
 from tests.nodes import Node
+from tests.places import Place
 from tests.replica import Replica
 
 
@@ -38,7 +38,7 @@ def _listed(replica: Replica) -> list[ModelInstance]:
 
 
 def test_it_holds_on_every_replica_through_a_killed_worker_and_a_restarted_redis(
-    own_server: EmbeddedServer, replicas: list[Replica], tmp_path: Path
+    own_server: Place, replicas: list[Replica], tmp_path: Path
 ) -> None:
     times = ("--heartbeat-timeout-secs", "1", "--heartbeat-interval-secs", "0.2")
     for number in range(2):
@@ -155,10 +155,10 @@ async def test_a_sweep_of_an_older_term_removes_none(bench: Bench) -> None:
     )
     await (await bench.sweep())._release()
     one = bench.checkers[0]
-    await one._sweep(0)
-    term = one._terms[0]
+    await one._sweep(bench.home)
+    term = one._terms[bench.home]
     await one._release()
-    await bench.checker("other")._sweep(0)
+    await bench.checker("other")._sweep(bench.home)
     with pytest.raises(LeaseLost):
         await bench.registry._executor.run(bench.registry._operations.expire(term))
 
@@ -266,7 +266,7 @@ async def test_it_holds_while_everybody_is_protected(bench: Bench) -> None:
     await bench.registry.override(instance(2), healthy=False, reason="x")
     bench.store.age(70, away=True)
     assert await bench.states() == {1: "protected", 2: "forced", 3: "protected"}
-    assert (await bench.registry.status())[0].recovering_until is not None
+    assert (await bench.status()).recovering_until is not None
 
 
 async def test_an_instance_that_does_not_exist_yet_is_meant_too(
@@ -343,6 +343,7 @@ async def test_one_that_is_refused_leaves_the_former_of_its_name(
     raw.delete(full)
 
 
+@pytest.mark.one_partition("it repeats one call")
 async def test_clearing_twice_and_repeating_a_lost_call_change_nothing_more(
     bench: Bench,
 ) -> None:
@@ -360,7 +361,7 @@ async def test_clearing_twice_and_repeating_a_lost_call_change_nothing_more(
 
 
 async def test_redis_that_is_full_refuses_before_any_write_and_lets_go(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     raw = connect(own_server.url)
     async with RedisModelRegistry.from_url(

@@ -28,7 +28,6 @@ from redis_registry import (
     Reservation,
     SyncModelRegistry,
 )
-from redis_registry.embedded import EmbeddedServer
 from redis_registry.roles import holder as holder_module
 from redis_registry.roles.reserving import POLICIES
 from redis_registry.selection import selectable
@@ -37,6 +36,7 @@ from tests.conftest import SLOW, Bench, MakeBench, Server
 from tests.helpers import Store, connect, instance, instances, until, wait_for
 from tests.holder import holding
 from tests.load.programs import Program, programs
+from tests.places import Place
 
 MODEL = "glm@llm"
 TTL_SECS = 1.0
@@ -361,14 +361,14 @@ async def test_a_repeated_call_after_a_lost_reply_counts_once(bench: Bench) -> N
     await registry.send_heartbeats(instances(3))
     crowd = await registry.get_all_instances(MODEL)
     operations, fleet = registry._operations, Fleet(MODEL, crowd)
-    first = await run(operations.reserve(0, fleet, range(3), "10000-x", 1))
-    again = await run(operations.reserve(0, fleet, range(3), "10000-x", 1))
+    first = await run(operations.reserve(bench.home, fleet, range(3), "10000-x", 1))
+    again = await run(operations.reserve(bench.home, fleet, range(3), "10000-x", 1))
     assert first == again
     assert await total(registry) == 1
-    other = await run(operations.reserve(0, fleet, range(3), "10000-x", 2))
+    other = await run(operations.reserve(bench.home, fleet, range(3), "10000-x", 2))
     assert other != first
-    assert await run(operations.unreserve(0, "10000-x", [1, 2, 3])) == 2
-    assert await run(operations.unreserve(0, "10000-x", [1, 2, 3])) == 0
+    assert await run(operations.unreserve(bench.home, "10000-x", [1, 2, 3])) == 2
+    assert await run(operations.unreserve(bench.home, "10000-x", [1, 2, 3])) == 0
     assert await total(registry) == 0
     bench.store.check()
 
@@ -449,7 +449,9 @@ async def test_what_was_counted_after_it_was_given_up_goes_though_others_are_mad
             pass
         fleet = Fleet(MODEL, await registry.get_all_instances(MODEL))
         holder = registry._reserver.holder.name
-        await registry._executor.run(operations.reserve(0, fleet, [0], holder, number))
+        await registry._executor.run(
+            operations.reserve(bench.home, fleet, [0], holder, number)
+        )
         assert await total(registry) == 1
 
     async def gone(*, busy: bool) -> bool:
@@ -640,7 +642,7 @@ async def _are_lost(held: list[Reservation]) -> bool:
 
 
 async def test_after_a_crash_that_lost_nothing_nothing_is_lost(
-    own_server: EmbeddedServer, no_tasks_left: None
+    own_server: Place, no_tasks_left: None
 ) -> None:
     """And what the server did lose, a release, is found by the renewal."""
     async with RedisModelRegistry.from_url(
@@ -674,7 +676,7 @@ async def test_after_a_crash_that_lost_nothing_nothing_is_lost(
         raw.close()
 
 
-def restarted(server: EmbeddedServer) -> Any:
+def restarted(server: Place) -> Any:
     server.start()
     return connect(server.url)
 
@@ -686,7 +688,7 @@ async def test_a_lease_set_by_a_clock_that_was_put_back_ends_all_the_same(
     await bench.registry.send_heartbeats(instances(2))
     run, operations = bench.registry._executor.run, bench.registry._operations
     fleet = Fleet(MODEL, instances(2))
-    await run(operations.reserve(0, fleet, range(2), "10000-dead", 1))
+    await run(operations.reserve(bench.home, fleet, range(2), "10000-dead", 1))
     bench.store.age(-3600, away=False)
     await bench.registry.in_flight(MODEL)
     ends = bench.store.scores("holders")["10000-dead"]
@@ -713,6 +715,7 @@ async def test_a_removed_instance_takes_its_count_along_at_the_latest_with_the_l
     bench.store.check()
 
 
+@pytest.mark.one_partition("some say how many, some adopt that")
 async def test_one_holder_holds_in_many_partitions(server: Server) -> None:
     options: dict[str, Any] = {**SLOW, "run_checker": False, "namespace": "many"}
     models = [f"{letter}@llm" for letter in "abcdefgh"]

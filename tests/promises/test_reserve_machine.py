@@ -17,7 +17,6 @@ from hypothesis.stateful import (
 from redis_registry import GuardSettings, ModelInstance, SyncModelRegistry
 from redis_registry.store.reserving import Fleet, Refusal
 from redis_registry.wire.keys import identity_of
-from tests.conftest import running
 from tests.helpers import Store, connect, instance
 
 HOUR = 3600
@@ -87,7 +86,9 @@ class Machine(RuleBasedStateMachine):
     @rule(holder=HOLDERS, number=NUMBERS)
     def reserve(self, holder: str, number: int) -> None:
         fleet = Fleet("glm@llm", [made(port) for port in CAPACITIES])
-        answer = self.run(self.ops.reserve(0, fleet, range(3), holder, number))
+        answer = self.run(
+            self.ops.reserve(self.store.home, fleet, range(3), holder, number)
+        )
         known = self.held.get(holder, {}).get(number)
         if holder in self.ended:  # whoever reserves lives
             self.ended.remove(holder)
@@ -116,7 +117,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(holder=HOLDERS, numbers=st.lists(NUMBERS, min_size=1, unique=True))
     def release(self, holder: str, numbers: list[int]) -> None:
-        done = self.run(self.ops.unreserve(0, holder, numbers))
+        done = self.run(self.ops.unreserve(self.store.home, holder, numbers))
         assert done == self.give_back(holder, numbers)
 
     @rule(holder=HOLDERS)
@@ -130,12 +131,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def reclaim(self) -> None:
-        assert self.run(self.ops.reclaim(0)) == self.reclaim_one()
+        assert self.run(self.ops.reclaim(self.store.home)) == self.reclaim_one()
 
     @rule(holder=HOLDERS)
     def renew(self, holder: str) -> None:
         places = self.held.get(holder, {})
-        found = self.run(self.ops.renew(0, holder, len(places), ""))
+        found = self.run(self.ops.renew(self.store.home, holder, len(places), ""))
         assert found.there == len(places)
         assert found.kept == (bool(places) and holder not in self.ended)
         assert found.ids == []
@@ -147,7 +148,9 @@ class Machine(RuleBasedStateMachine):
         places = self.held.setdefault(holder, {})
         missing = {n: port for n, port in believed.items() if n not in places}
         told = [(n, made(port).identity) for n, port in believed.items()]
-        assert set(self.run(self.ops.adopt(0, holder, told))) == set(missing)
+        assert set(self.run(self.ops.adopt(self.store.home, holder, told))) == set(
+            missing
+        )
         places.update(missing)
         if holder in self.ended:
             self.ended.remove(holder)
@@ -177,11 +180,6 @@ class Machine(RuleBasedStateMachine):
 
 
 NUMBERS_ALL = range(1, 7)
-
-
-@pytest.fixture(params=["valkey", "redis7"])
-def url(request: pytest.FixtureRequest) -> str:
-    return running(request.param).url
 
 
 @pytest.mark.timeout(120)

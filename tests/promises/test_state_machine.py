@@ -25,7 +25,6 @@ from redis_registry import (
     SyncModelRegistry,
 )
 from redis_registry.store.operations import Term
-from tests.conftest import running
 from tests.helpers import Store, connect, instance
 
 PORTS = st.integers(1, 4)
@@ -200,22 +199,28 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        run, operations = self.registry._executor.run, self.registry._operations
-        (sweep,) = run(operations.sweep(0, "machine"))
-        term = Term(0, "machine", sweep.token, sweep.epoch)
         overdue = [e for e in self.world.known.values() if e.health == "overdue"]
-        assert len(sweep.members) == len(overdue)
-        assert run(operations.flip(term, sweep.members, {})) == "f" * len(overdue)
+        homes = range(self.store.partitions)
+        assert sum(map(self._swept, homes)) == len(overdue)
         for expected in overdue:
             expected.health = "unhealthy"
+
+    def _swept(self, home: int) -> int:
+        """Sweep a partition; how many were flipped."""
+        run, operations = self.registry._executor.run, self.registry._operations
+        (sweep,) = run(operations.sweep(home, "machine"))
+        term = Term(home, "machine", sweep.token, sweep.epoch)
+        flipped = run(operations.flip(term, sweep.members, {}))
+        assert flipped == "f" * len(sweep.members)
         if sweep.forget:
             run(operations.forget(term, sweep.forget))
+        return len(flipped)
 
     @rule()
     def forget(self) -> None:
-        down = self.store.key("down")
-        for member in self.store.scores("down"):
-            self.raw.zadd(down, {member: 1})
+        for part in self.store.every():
+            for member in part.scores("down"):
+                self.raw.zadd(part.key("down"), {member: 1})
         dead = ("unhealthy", "gone")
         kept = {p: e for p, e in self.world.known.items() if e.health not in dead}
         self.sweep()
@@ -247,11 +252,6 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.registry.close()
         self.raw.close()
-
-
-@pytest.fixture(params=["valkey", "redis7"])
-def url(request: pytest.FixtureRequest) -> str:
-    return running(request.param).url
 
 
 @pytest.mark.timeout(120)

@@ -118,7 +118,7 @@ async def test_it_is_followed_once_and_chains_are_refused(
         with pytest.raises(InvalidOverride):
             await real.set_alias(alias, model)
     # Two operators at the same moment may still make one.
-    server.raw.hset(server.store.key("aliases"), "a", "1:b:me")
+    server.raw.hset(server.store.of("a").key("aliases"), "a", "1:b:me")
     await real.register_instance(instance(1, "b"))
     (found,) = await real.get_all_instances("a")
     assert found.model_name == "b"
@@ -130,11 +130,13 @@ async def test_each_change_is_one_event(
     made = await real.set_alias("prod | 1", "v:1", author="ann ops")
     assert await real.set_alias("prod | 1", "v:1", author="bob") == made
     await real.remove_alias("prod | 1", author="bob")
-    one, two = server.store.events(Kind.ALIAS_SET, Kind.ALIAS_REMOVED)
+    events = server.store.of("prod | 1").events(Kind.ALIAS_SET, Kind.ALIAS_REMOVED)
+    one, two = events
     assert (one.subject, one.alias, two.alias) == ("prod | 1", made, made)
     assert (one.at, two.cause) == (made.at, "by bob")
 
 
+@pytest.mark.one_partition("it is of one partition")
 async def test_there_is_a_bound(real: RedisModelRegistry, server: Server) -> None:
     await real.set_alias("prod", "v1")
     more = {f"a{n}": "1:m:me" for n in range(MAX_ALIASES - 1)}

@@ -399,6 +399,7 @@ async def test_transitions_are_the_last_ones_newest_first(bench: Bench) -> None:
     assert found.looked_back_to is None
 
 
+@pytest.mark.one_partition("two models share a stream")
 async def test_it_looks_back_so_far_and_says_so(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,8 @@ def client(proxy: Proxy) -> Iterator[Any]:
     made.close()
 
 
+pytestmark = pytest.mark.standalone("a proxy stands before one")
+
 LOST = (redis.ConnectionError, redis.TimeoutError)
 
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import AsyncExitStack
+from typing import Any, cast
 
 import pytest
 import redis
 from redis.asyncio import RedisCluster
 
-from redis_registry import RedisModelRegistry, RegistryRefused, SyncModelRegistry
+from redis_registry import (
+    Event,
+    RedisModelRegistry,
+    RegistryRefused,
+    SyncModelRegistry,
+    Watch,
+)
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import async_client, sync_client
 from redis_registry.testing import Cluster, Node
+from redis_registry.wire.keys import partition_of
 from tests.helpers import instance
-from tests.topologies.traffic import OPTIONS, Traffic, fleet
+from tests.topologies.traffic import ENDS, OPTIONS, Traffic, fleet
 
 PARTITIONS = 6
 KEYS = [f"rr:{{default/{number}}}:meta" for number in range(PARTITIONS)]
@@ -48,6 +56,67 @@ async def test_callers_and_views_come_through_the_death_of_a_primary(
                 took = time.monotonic() - began
                 await traffic.goes_on()
             traffic.assert_nobody_noticed(took + 2)
+
+
+QUICK: dict[str, Any] = {
+    "partitions": PARTITIONS,
+    "heartbeat_timeout_secs": 1.5,
+    "socket_timeout_secs": 1.0,
+    "operation_timeout_secs": 2.0,
+    "reservation_ttl_secs": 1.5,
+}
+
+
+async def test_a_node_that_is_away_costs_nobody_elsewhere_a_heartbeat_or_a_reservation(
+    binary: str, no_tasks_left: None
+) -> None:
+    """One process, models at all nodes; one node stands still for three timeouts and leases."""
+    # Else the living nodes refuse everything too, as long as one is away.
+    options = {"cluster-require-full-coverage": "no"}
+    with Cluster(binary=binary, replicas=0, options=options) as cluster:
+        async with (
+            RedisModelRegistry.from_url(cluster.url, **QUICK) as registry,
+            AsyncExitStack() as stack,
+        ):
+            models = [f"m{number}" for number in range(12)]
+            for model in models:
+                announced = registry.announce(instance(1, model), drain_timeout_secs=0)
+                await (await stack.enter_async_context(announced)).ready()
+                await stack.enter_async_context(registry.reserve(model))
+            watch = await stack.enter_async_context(registry.watch())
+            ended: list[Event] = []
+            watching = asyncio.create_task(collect_ends(watch, ended))
+            dead = await asyncio.to_thread(cluster.stop_primary, KEYS[0])
+            there = {m for m in models if port_of(cluster, m)}
+            await asyncio.sleep(3 * QUICK["heartbeat_timeout_secs"])
+            assert there
+            assert not [e for e in ended if e.subject.split(":")[0] in there]
+            assert not [model for model in there if lease_secs(cluster, model) <= 0]
+            dead.resume()
+            watching.cancel()
+            await asyncio.wait([watching])
+
+
+def port_of(cluster: Cluster, model: str) -> int:
+    """The port of the node that has a model; 0: it stands still."""
+    key = KEYS[partition_of(model, PARTITIONS)]
+    slot = cluster.slot_of(key)
+    return next((n.port for n in cluster.primaries() if slot in n.slots()), 0)
+
+
+def lease_secs(cluster: Cluster, model: str) -> float:
+    """How long the first holder's lease still lasts in a model's partition."""
+    base = KEYS[partition_of(model, PARTITIONS)].removesuffix("meta")
+    node = cluster.owner(base)
+    found = cast("list[str]", node.call("ZRANGE", base + "holders", 0, 0, "WITHSCORES"))
+    now = cast("list[str]", node.call("TIME"))
+    return float(found[1]) / 1e6 - int(now[0])
+
+
+async def collect_ends(watch: Watch, found: list[Event]) -> None:
+    async for event in watch:
+        if event.kind in ENDS:
+            found.append(event)  # noqa: PERF401  it must be there when this is cancelled
 
 
 def classic(cluster: Cluster, key: str, to: Node) -> None:

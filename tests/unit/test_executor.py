@@ -224,7 +224,7 @@ async def test_a_plain_command_of_an_operation_is_repeated_as_a_call_is(
 ) -> None:
     await real.register_instance(instance())
     sync_registry.status()
-    newest = real._operations.newest(0, None)
+    newest = real._operations.newest(server.store.home, None)
     for _ in range(3):
         server.raw.client_kill_filter(_type="normal", skipme=True)
         entries = await real._executor.run(ask(newest))

@@ -10,6 +10,7 @@ from tests.conftest import FAST, MakeBench, Server
 from tests.helpers import instance, until
 
 
+@pytest.mark.one_partition("it counts the readings of one")
 async def test_views_are_asked_when_they_are_scraped(
     server: Server, no_tasks_left: None
 ) -> None:
@@ -53,7 +54,7 @@ async def test_refused_and_lost_reservations_are_counted(
             bench.store.key("holders"),
             bench.store.key("flights"),
         )
-        registry._reserver.holder._renew(0)
+        registry._reserver.holder._renew(bench.home)
     ask = metrics.collector.get_sample_value
     assert ask("redis_registry_reservations_refused_total") == 1
     assert ask("redis_registry_reservations_lost_total") == 1

@@ -18,7 +18,10 @@ from redis_registry.store.faults import DRIVER_ERRORS
 from tests.conftest import SLOW, Server
 from tests.helpers import instance, instances, until
 
-pytestmark = pytest.mark.usefixtures("no_tasks_left")
+pytestmark = [
+    pytest.mark.usefixtures("no_tasks_left"),
+    pytest.mark.standalone("it is about connections to one"),
+]
 
 
 def _client(url: str, **options: Any) -> AsyncClient:

@@ -6,12 +6,13 @@ import traceback
 from typing import Any, cast
 
 import pytest
+import redis
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis, Sentinel
 
 from redis_registry import ConfigurationError
 from redis_registry.store.client import sync_twin
-from redis_registry.store.cluster import SlotMap, key_of
+from redis_registry.store.cluster import SlotMap, SyncCluster, key_of
 from redis_registry.topology import Topology
 
 
@@ -115,6 +116,28 @@ def test_a_map_of_slots_follows_what_nodes_say() -> None:
     assert (found.owner(99), found.stale) == (("new", 9), True)
     assert not found.take([], ("asked", 1))
     assert found.owner(99) == ("new", 9), "an empty answer is no news"
+
+
+def test_a_silent_node_takes_a_caller_s_time_once_and_is_asked_last() -> None:
+    """Found by the suite on a Cluster: a heartbeat with 0.5 s to go waited for each in turn."""
+    asked: list[str] = []
+
+    class Node:
+        def __init__(self, host: tuple[str, int]) -> None:
+            self.name = host[0]
+
+        def execute_command(self, *words: Any) -> Any:
+            asked.append(self.name)
+            if self.name != "well":
+                raise redis.TimeoutError
+            return [[0, 16383, [b"well", 3]]] if words[0] == "CLUSTER" else b"1"
+
+    cluster = SyncCluster([("paused", 1), ("frozen", 2), ("well", 3)], Node)
+    for _ in range(2):
+        with pytest.raises(redis.ConnectionError, match="tells its slots"):
+            cluster.execute_command("HGET", "a", "b")
+    assert cluster.execute_command("HGET", "a", "b") == b"1"
+    assert asked == ["paused", "frozen", "well", "well"]
 
 
 def test_a_given_client_of_a_sentinels_master_is_not_taken_for_a_server_here() -> None:

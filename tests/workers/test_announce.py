@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from typing import Literal
 
 import pytest
@@ -102,7 +103,8 @@ async def test_many_instances_of_a_process_travel_in_one_call(
     before = server.raw.info("commandstats")["cmdstat_evalsha"]["calls"]
     await asyncio.sleep(2.0)
     made = server.raw.info("commandstats")["cmdstat_evalsha"]["calls"] - before
-    assert 1 <= made <= 12, "40 instances, a beat every 0.18 to 0.2 s"
+    most = 12 * server.store.partitions
+    assert 1 <= made <= most, "40 instances, a beat every 0.18 to 0.2 s"
     found = await worker_side.get_all_model_instances(healthy_only=True)
     assert len(found) == 40
     async with asyncio.TaskGroup() as group:
@@ -162,7 +164,8 @@ def test_a_worker_takes_one_connection(server: Server) -> None:
             return made >= calls + 2
 
         wait_for(beaten, "it beats")
-        assert len(server.store.connections()) == 1
+        taken = Counter(found["laddr"] for found in server.store.connections())
+        assert set(taken.values()) == {1}, "of each server"
 
 
 @pytest.mark.parametrize("reason", [ValueError("boom"), "x" * 600, "\ud800", ""])

@@ -22,7 +22,8 @@ async def test_a_worker_in_ten_lines(server: Server, name: str) -> None:
         _, complaints = await process.communicate()
 
     assert (process.returncode, complaints) == (0, b"")
-    told = [event.kind for event in server.store.events() if event.instance]
+    events = server.store.of("llama3@llm").events()
+    told = [event.kind for event in events if event.instance]
     assert told == [Kind.REGISTERED, Kind.READY, Kind.DRAINING, Kind.DEREGISTERED]
 
 
@@ -70,7 +71,7 @@ async def test_a_killed_worker_is_dead_to_readers_at_its_timeout(
 
         await until(dead, "it is dead", within_secs=2)
         (found,) = await reader.get_all_instances("glm@llm")
-        (status,) = await reader.status()
+        status = (await reader.status())[0]
         assert last.last_heartbeat == found.last_heartbeat
         assert found.last_heartbeat
         silent_secs = (status.now - found.last_heartbeat).total_seconds()

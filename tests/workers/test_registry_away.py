@@ -18,11 +18,11 @@ from redis_registry import (
     Readiness,
     RedisModelRegistry,
     RemoteRegistry,
-    SyncModelRegistry,
 )
-from redis_registry.embedded import EmbeddedServer
-from tests.conftest import Server, _binary
-from tests.helpers import instance, until, wait_for
+from redis_registry.roles.sending.announcing import Announcement
+from tests.conftest import Server
+from tests.helpers import connect, instance, until, wait_for
+from tests.places import Place
 from tests.replica import Replica
 from tests.workers.conftest import QUICK, only
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_tasks_left")
 
 @pytest.mark.parametrize("empty", [True, False])
 async def test_after_the_registry_was_away_everything_is_back(
-    own_server: EmbeddedServer, empty: bool, caplog: pytest.LogCaptureFixture
+    own_server: Place, empty: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings: dict[str, Any] = QUICK | {"socket_timeout_secs": 0.3}
     async with (
@@ -46,8 +46,9 @@ async def test_after_the_registry_was_away_everything_is_back(
         await asyncio.sleep(1.0)
         own_server.start()
         if empty:
-            with SyncModelRegistry.from_url(own_server.url) as raw:
-                raw._executor._client("call").execute_command("FLUSHALL")
+            raw = connect(own_server.url)
+            raw.flushall()
+            raw.close()
 
         async def back() -> bool:
             found = await registry.get_all_instances("glm@llm")
@@ -60,7 +61,7 @@ async def test_after_the_registry_was_away_everything_is_back(
 
 
 async def test_it_may_begin_while_redis_is_away(
-    own_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+    own_server: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     own_server.kill()
     async with (
@@ -115,7 +116,7 @@ async def _fail_in_a_block(
 
 
 async def test_while_the_registry_is_away_news_do_not_hammer_it(
-    own_server: EmbeddedServer,
+    own_server: Place,
 ) -> None:
     """A busy worker reports often; that must not become an attempt each time."""
     async with (
@@ -146,7 +147,7 @@ async def test_while_the_registry_is_away_news_do_not_hammer_it(
 
 
 async def test_a_timeout_does_not_put_off_the_next_attempt(
-    own_server: EmbeddedServer,
+    own_server: Place,
 ) -> None:
     """From one attempt to the next it is less than an interval, however long one took."""
     interval = 1.0
@@ -178,46 +179,73 @@ async def test_a_timeout_does_not_put_off_the_next_attempt(
 
 
 @pytest.mark.parametrize("through", ["thread", "process", "controller"])
-@pytest.mark.parametrize("kind", ["valkey", "redis7"])
 async def test_what_a_crash_of_redis_has_lost_is_said_again(
-    kind: str, through: str, replicas: list[Replica], tmp_path: Path
+    forgetful_server: Place, through: str, replicas: list[Replica], tmp_path: Path
 ) -> None:
     """Redis had acknowledged it, and comes back as it was before: the record is there, and old."""
-    with EmbeddedServer(binary=_binary(kind)) as server:
-        async with RedisModelRegistry.from_url(
-            server.url, run_checker=False, **QUICK
-        ) as reader:
-            announcing: Any = reader
-            if through == "controller":
-                times = ("--heartbeat-timeout-secs", "3")
-                replica = Replica("--url", server.url, *times, log=tmp_path / "log")
-                replicas.append(replica)
-                await asyncio.to_thread(replica.up)
-                announcing = RemoteRegistry(
-                    [replica.base], heartbeat_timeout_secs=0.9, attempt_timeout_secs=0.3
-                )
-            sender = "process" if through == "process" else "thread"
-            worker = announcing.announce(instance(serves=["old"]), sender=sender)
-            async with announcing, worker as announced:
-                with SyncModelRegistry.from_url(server.url) as raw:
-                    raw._executor._client("call").execute_command("SAVE")
-                assert await announced.ready()
-                assert await announced.serve(["new"])
-                server.kill()
-                server.start()
+    async with RedisModelRegistry.from_url(
+        forgetful_server.url, run_checker=False, **QUICK
+    ) as reader:
+        announcing: Any = reader
+        if through == "controller":
+            times = ("--heartbeat-timeout-secs", "3")
+            replica = Replica(
+                "--url", forgetful_server.url, *times, log=tmp_path / "log"
+            )
+            replicas.append(replica)
+            await asyncio.to_thread(replica.up)
+            announcing = RemoteRegistry(
+                [replica.base], heartbeat_timeout_secs=0.9, attempt_timeout_secs=0.3
+            )
+        sender = "process" if through == "process" else "thread"
+        worker = announcing.announce(instance(serves=["old"]), sender=sender)
+        async with announcing, worker as announced:
+            forgetful_server.save()
+            assert await announced.ready()
+            assert await announced.serve(["new"])
+            forgetful_server.kill()
+            forgetful_server.start()
 
-                async def said() -> bool:
-                    found = await reader.get_all_instances("new")
-                    return bool(found) and found[0].ready
+            async def said() -> bool:
+                found = await reader.get_all_instances("new")
+                return bool(found) and found[0].ready
 
-                await until(said, "ready, and serving what it said last", within_secs=5)
-                before = (await only(reader)).revision
-                announced.report(in_flight=1)
+            await until(said, "ready, and serving what it said last", within_secs=5)
+            before = (await only(reader)).revision
+            announced.report(in_flight=1)
 
-                async def loaded() -> bool:
-                    load = (await only(reader)).load
-                    return bool(load) and load.in_flight == 1
+            async def loaded() -> bool:
+                load = (await only(reader)).load
+                return bool(load) and load.in_flight == 1
 
-                await until(loaded, "its heartbeats go on", within_secs=5)
-                assert (await only(reader)).revision == before, "said once"
-                announced.report(in_flight=0)
+            await until(loaded, "its heartbeats go on", within_secs=5)
+            assert (await only(reader)).revision == before, "said once"
+            announced.report(in_flight=0)
+
+
+async def test_leaving_takes_little_while_the_registry_is_away(
+    own_server: Place,
+) -> None:
+    """Whoever ends a worker does not wait long; its silence says the same as its goodbye."""
+    settings: dict[str, Any] = QUICK | {
+        "socket_timeout_secs": 0.3,
+        "operation_timeout_secs": 4.0,
+    }
+    async with RedisModelRegistry.from_url(
+        own_server.url, run_checker=False, **settings
+    ) as registry:
+        announced = registry.announce(instance(), drain_timeout_secs=0)
+        await announced.__aenter__()
+        await announced.ready()
+        own_server.signal(signal.SIGSTOP)
+        await until(partial(_fails, announced), "a heartbeat has failed")
+
+        begun = time.monotonic()
+        await announced.__aexit__(None, None, None)
+        took_secs = time.monotonic() - begun
+        own_server.signal(signal.SIGCONT)
+    assert took_secs < 2.5  # it would be 4 s and more for each of two last words
+
+
+async def _fails(announced: Announcement) -> bool:
+    return announced._life.failures > 0

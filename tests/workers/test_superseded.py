@@ -16,9 +16,9 @@ from redis_registry import (
     RedisModelRegistry,
     Superseded,
 )
-from redis_registry.embedded import EmbeddedServer
 from tests.conftest import Server
 from tests.helpers import instance, wait_for
+from tests.places import Place
 from tests.workers.conftest import QUICK, only
 
 pytestmark = pytest.mark.usefixtures("no_tasks_left")
@@ -88,7 +88,7 @@ async def test_what_a_callback_does_holds_up_nobody(
 
 
 async def test_a_life_that_had_to_wait_does_not_push_the_newer_one_out(
-    own_server: EmbeddedServer,
+    own_server: Place,
 ) -> None:
     """Its name is smaller because it is older, not because a clock was put back."""
     settings: dict[str, Any] = QUICK | {

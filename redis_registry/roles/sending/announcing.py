@@ -178,6 +178,11 @@ class _Announced:
         self._sender.wake()
         return said
 
+    @property
+    def _drains(self) -> bool:
+        """Whether it has said so: while the registry is away that is not waited for twice."""
+        return self._life.wanted[0] is Readiness.DRAINING
+
     def _serve(self, names: Iterable[str]) -> Future[None]:
         # One text is no list of its letters: the check of the instance refuses it.
         given = names if isinstance(names, str) else list(names)
@@ -200,10 +205,14 @@ class _Announced:
         self._sender.add(self._life)
         return self._life.registered
 
+    @property
+    def _leaving_secs(self) -> float:
+        """How long to wait for each of its last words."""
+        return AWAY_SECS if self._life.failures else self._patience
+
     def _leave(self) -> tuple[Future[None], float]:
         """Ask for the goodbye; when it is done, and how long to wait for it at most."""
-        away = self._life.failures > 0
-        self._life.leave(AWAY_SECS if away else self._patience)
+        self._life.leave(self._leaving_secs)
         self._sender.wake()
         return self._life.gone, self._patience + GRACE_SECS
 
@@ -244,8 +253,10 @@ class Announcement(_Announced):
     ) -> None:
         try:
             if kind is None:
-                with contextlib.suppress(Superseded, RegistryClosed):
-                    await self._wait(self._say(Readiness.DRAINING, ""), self._patience)
+                if not self._drains:
+                    with contextlib.suppress(Superseded, RegistryClosed):
+                        said = self._say(Readiness.DRAINING, "")
+                        await self._wait(said, self._leaving_secs)
                 await self._until_idle(None)
         finally:
             gone, secs = self._leave()
@@ -334,8 +345,10 @@ class SyncAnnouncement(_Announced):
     ) -> None:
         try:
             if kind is None:
-                with contextlib.suppress(Superseded, RegistryClosed):
-                    self._wait(self._say(Readiness.DRAINING, ""), self._patience)
+                if not self._drains:
+                    with contextlib.suppress(Superseded, RegistryClosed):
+                        said = self._say(Readiness.DRAINING, "")
+                        self._wait(said, self._leaving_secs)
                 self._until_idle(None)
         finally:
             gone, secs = self._leave()

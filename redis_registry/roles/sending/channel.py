@@ -52,6 +52,13 @@ class Channel(Protocol):
         """Beat for all of them, with one load each."""
         ...
 
+    def part(self, instance: ModelInstance) -> Channel:
+        """The channel that is for an instance: this one, or one of its part of the registry.
+
+        Always the same one for the same part, which can be away while others are not.
+        """
+        ...
+
     def described(self) -> Mapping[str, Any]:
         """All that :func:`open_channel` in another process needs, as JSON would have it.
 
@@ -86,6 +93,7 @@ class RedisChannel:
         self.advised_interval_secs: float | None = None
         self._settings = settings
         self._executor = executor or SyncExecutor(settings)
+        self._parts: dict[str, RedisChannel] = {}
         # Operations of its own: what they remember is for one thread.
         self._operations = Operations(settings, actor=actor)
         self._reopens = reopens
@@ -111,6 +119,18 @@ class RedisChannel:
     ) -> list[Beat]:
         """As :meth:`Channel.heartbeats`."""
         return self._ask(self._operations.heartbeats(instances, loads, again=True))
+
+    def part(self, instance: ModelInstance) -> RedisChannel:
+        """As :meth:`Channel.part`: of a Cluster, one for each model, for a model is at one node."""
+        if not self._executor.spread:
+            return self
+        model = instance.model_name
+        if model not in self._parts:
+            new = RedisChannel(
+                self._settings, self._executor, actor=self._operations.actor
+            )
+            self._parts.setdefault(model, new)
+        return self._parts[model]
 
     def described(self) -> Mapping[str, Any]:
         """As :meth:`Channel.described`."""

@@ -14,15 +14,15 @@ from concurrent.futures import Future
 from typing import Any
 
 from redis_registry.roles.sending.channel import Channel, open_channel
-from redis_registry.roles.sending.heartbeater import Heartbeater
 from redis_registry.roles.sending.life import Life
+from redis_registry.roles.sending.threads import Threads
 
 
 class _Child:
     """The program: hears what is said, and speaks for it."""
 
     def __init__(self, channel: Channel) -> None:
-        self._heartbeater = Heartbeater(channel)
+        self._threads = Threads(channel)
         self._lives: dict[int, Life] = {}
         self._lock = threading.Lock()
 
@@ -39,7 +39,7 @@ class _Child:
             asked = life.take_wire(said)
             if asked is not None:
                 asked.add_done_callback(self._told(number, life, said["version"]))
-        self._heartbeater.wake()
+        self._threads.wake()
 
     def _told(
         self, number: int, life: Life, version: int
@@ -66,7 +66,7 @@ class _Child:
 
         life.registered.add_done_callback(registered)
         life.gone.add_done_callback(gone)
-        self._heartbeater.add(life)
+        self._threads.of(life.instance).add(life)
 
 
 def _main() -> None:

@@ -1,4 +1,4 @@
-"""Who speaks for announced instances: a thread of this process, or a process of its own."""
+"""Who speaks for announced instances: threads of this process, or a process of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from redis_registry.roles.sending.channel import Channel
 from redis_registry.roles.sending.heartbeater import Heartbeater
 from redis_registry.roles.sending.life import Life
 from redis_registry.roles.sending.sender_process import SenderProcess
+from redis_registry.roles.sending.threads import Threads
 
 __all__ = ["Sender", "Senders"]
 
@@ -16,19 +17,19 @@ class Senders:
     """The senders of one registry object; each starts with its first life.
 
     Args:
-        channel: What the thread speaks through; the process opens the same.
+        channel: What the threads speak through; the process opens the same.
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._thread = Heartbeater(channel)
+        self._threads = Threads(channel)
         self._process: SenderProcess | None = None
 
     @property
     def alive(self) -> bool:
         """Whether any of them runs."""
         process = self._process
-        return self._thread.alive or (process is not None and process.alive)
+        return self._threads.alive or (process is not None and process.alive)
 
     def of(self, life: Life) -> Sender:
         """The sender that a life asks for.
@@ -37,14 +38,14 @@ class Senders:
             ConfigurationError: A process can't use a client that was given to the registry.
         """
         if life.options.sender == "thread":
-            return self._thread
+            return self._threads.of(life.instance)
         if self._process is None:
             self._process = SenderProcess(self._channel.described())
         return self._process
 
     def stop(self) -> None:
         """Stop them, without goodbye."""
-        self._thread.stop()
+        self._threads.stop()
         if self._process is not None:
             self._process.stop()
         self._channel.close()

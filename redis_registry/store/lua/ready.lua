@@ -14,7 +14,13 @@ local stands = standing(inc, record)
 if stands ~= 'current' then return stands == 'newer' and -2 or -1 end
 local order, known = tonumber(ARGV[8]), order_of(record.why)
 if order > 0 and order < known then return 0 end
-if record.readiness == readiness and reason_of(record.why) == reason then return 0 end
+if record.readiness == readiness and reason_of(record.why) == reason then
+  -- No change; but what was said before this is late from now on.
+  if order > known then
+    redis.call('HSET', INSTANCE, 'why', string.format('%s:%d:%s', said_at(record), order, reason))
+  end
+  return 0
+end
 record.terms = record.enabled .. record.check .. readiness .. string.sub(record.terms, 4)
 record.why = string.format('%s:%d:%s', now_text, math.max(order, known), reason)
 record.rev = string.format('%d', rev + 1)

@@ -48,6 +48,10 @@ else
   if absent then kept = { 'enabled', 'check', 'inc', 'out', 'spec', 'timeout' } end
   if absent or record.inc == '' or order < order_of(old.why) then
     record.readiness, record.why = old.readiness or record.readiness, old.why
+  elseif record.why ~= '' and record.readiness == old.readiness
+    and reason_of(record.why) == reason_of(old.why) then
+    -- Said again: it has been so since then, and no event tells of anything else.
+    record.why = said_at(old) .. string.sub(record.why, #now_text + 1)
   end
   for _, field in ipairs(kept) do record[field] = old[field] or record[field] end
   if old.health ~= '1' then

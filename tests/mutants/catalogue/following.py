@@ -17,12 +17,28 @@ MUTANTS = [
     ),
     mutant(
         "R1",
+        "what is said again changes since when it is so, and no event tells",
+        "promises/test_incarnations.py::test_what_is_said_again_changes_nothing_that_readers_see",
+        (LUA + "register.lua", "record.why = said_at(old)", "record.why = now_text"),
+    ),
+    mutant(
+        "R1",
         "registering again is an event though nothing changed",
         "registry/test_events.py::test_the_life_of_an_instance_is_told_change_by_change",
         (
             LUA + "register.lua",
             "elseif record.spec ~= old.spec or record.timeout ~= old.timeout",
             "elseif true or record.spec ~= old.spec",
+        ),
+    ),
+    mutant(
+        "R2",
+        "a snapshot calls dead whom no event has called dead",
+        "following/test_watch.py::test_a_snapshot_is_what_the_events_before_it_make",
+        (
+            "redis_registry/core/mirror.py",
+            "row.marked(silent=False).instance) is not None",
+            "row.instance) is not None",
         ),
     ),
     mutant(

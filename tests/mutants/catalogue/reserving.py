@@ -60,7 +60,7 @@ MUTANTS = [
         "promises/test_reserve.py::test_what_was_counted_after_it_was_given_up_goes_though_others_are_made",
         (
             "redis_registry/roles/holder.py",
-            "for home in used:",
+            "self._each(used, self._renew)",
             "for home in self._by_home():",
         ),
     ),

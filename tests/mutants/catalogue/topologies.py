@@ -31,6 +31,16 @@ MUTANTS = [
     ),
     mutant(
         "S5",
+        "a call waits for every silent node in turn",
+        "unit/test_topology.py::test_a_silent_node_takes_a_caller_s_time_once_and_is_asked_last",
+        (
+            CLUSTER,
+            "            last = error\n            break\n",
+            "            last = error\n",
+        ),
+    ),
+    mutant(
+        "S5",
         "a slot that is half moved is looked for at its old place",
         "topologies/test_clusters.py::test_a_key_on_its_way_is_found_at_its_new_place",
         (

@@ -43,6 +43,12 @@ MUTANTS = [
     ),
     mutant(
         "W2",
+        "what was so already does not count as said",
+        "promises/test_incarnations.py::test_what_was_said_before_something_that_was_so_already_is_late",
+        (LUA + "ready.lua", "if order > known then", "if false then"),
+    ),
+    mutant(
+        "W2",
         "an older incarnation registers over a newer one",
         "promises/test_incarnations.py::test_the_newest_incarnation_is_what_remains",
         (

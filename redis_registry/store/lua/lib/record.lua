@@ -56,9 +56,10 @@ local function standing(inc, record)
   return is_greater(inc, record.inc or '') and 'newer' or 'older'
 end
 
--- The order and the reason of a readiness.
+-- Order, reason and beginning of a readiness.
 local function order_of(why) return tonumber(string.match(why, '^%d+:(%d+):') or '0') end
 local function reason_of(why) return string.match(why, '^%d+:%d+:(.*)$') or '' end
+local function said_at(record) return string.match(record.why, '^(%d+):') or record.since end
 
 local function member_of(identity, record)
   return identity .. ':' .. string.sub(record.terms, 5)

@@ -1,0 +1,271 @@
+"""Who lives and who is dead: L2, L3, L4 and R4, or I1, I2, I9 and I11 of the fault plan."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
+
+from redis_registry import Kind, ModelInstance
+from tests.chaos.judge.history import Entry, History, Life, Person, timelines
+from tests.chaos.spans import length_within
+
+__all__ = ["LIVENESS"]
+
+SLACK_SECS = 1.0
+"""For what nobody promises: processes that wait for the processor, the auditor's rounds."""
+
+VIEW_SECS = 1.3
+"""A view asks Redis once a second whose deadline has passed."""
+
+
+def _beats(history: History) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """For each life of an identity: when its heartbeats had ended, and the latest beginning by then."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for _, note in history.notes("call"):
+        for member in note.get("beats", ()):
+            identity, _, incarnation = member.rsplit(":", 2)
+            found[identity, incarnation].append((note["at"], note["begun"]))
+    for beats in found.values():
+        beats.sort()
+        latest = 0.0
+        for place, (ended, begun) in enumerate(beats):
+            latest = max(latest, begun)
+            beats[place] = (ended, latest)
+    return found
+
+
+def _flips(history: History) -> Iterator[tuple[Entry, ModelInstance]]:
+    for entry in history.entries():
+        if entry.event.kind is Kind.UNHEALTHY and entry.event.instance is not None:
+            yield entry, entry.event.instance
+
+
+def nobody_who_has_beaten_is_flipped(history: History) -> Iterator[str]:
+    """L2: a heartbeat that was answered before the flip was made a whole timeout before it."""
+    beats = _beats(history)
+    for entry, instance in _flips(history):
+        identity = entry.event.subject
+        ended = beats.get((identity, instance.incarnation or ""), [])
+        place = bisect_right(ended, (entry.after, float("inf")))
+        if place and ended[place - 1][1] > entry.at - history.timeout:
+            late = entry.at - ended[place - 1][1]
+            yield (
+                f"{identity} was flipped at {entry.at:.3f} (revision {entry.rev}), at most "
+                f"{late:.3f} s after it began a heartbeat that was answered"
+            )
+
+
+def _life_of(
+    history: History, identity: str, incarnation: str, moment: float
+) -> Life | None:
+    """The newest life with that name at a moment."""
+    found = None
+    for life in history.lives:
+        named = (life.identity, life.incarnation) == (identity, incarnation)
+        newer = found is None or life.begun > found.begun
+        if named and newer and life.begun <= moment:
+            found = life
+    return found
+
+
+def _outages(history: History, partition: int, begun: float, ended: float) -> int:
+    return sum(1 for b, e in history.away[partition] if e >= begun and b <= ended)
+
+
+def nobody_who_could_beat_is_flipped(history: History) -> Iterator[str]:
+    """L4: a worker that ran all the time is not flipped, whatever Redis went through.
+
+    But for one outage after the other within its timeouts: that would delay real deaths for ever.
+    """
+    timeout = history.timeout
+    for entry, instance in _flips(history):
+        identity = entry.event.subject
+        life = _life_of(history, identity, instance.incarnation or "", entry.after)
+        if life is None or life.begun > entry.after - 2 * timeout:
+            continue
+        if not life.person.well(entry.after - 2 * timeout, entry.at, timeout / 5):
+            continue
+        if _outages(history, entry.partition, entry.after - 3 * timeout, entry.at) > 1:
+            continue
+        yield (
+            f"{identity} was flipped at {entry.at:.3f} (revision {entry.rev}), and "
+            f"{life.person.name} ran all the time"
+        )
+
+
+def _silences(history: History) -> Iterator[tuple[Life, float, float]]:
+    """Lives whose process was killed, or stood still, and from when to when."""
+    for life in history.lives:
+        person = life.person
+        # Only who has no incarnation beats in the event loop.
+        silent = [
+            *person.stood,
+            *person.away,
+            *(() if life.incarnation else person.blocked),
+        ]
+        if person.killed:
+            silent.append((person.ended, history.end))
+        ends = [history.end]
+        ends += [
+            other.begun
+            for other in history.lives
+            if (other.identity, other.incarnation) == (life.identity, life.incarnation)
+            and other.begun > life.begun
+        ]
+        for begun, ended in silent:
+            if begun >= life.begun:
+                yield life, begun, min(ended, *ends)
+
+
+def _dead_by(history: History, partition: int, begun: float) -> float:
+    """Until when who is silent from a moment on must be unhealthy to every reader.
+
+    A timeout; one more if the registry was upset; while Redis served nobody, time stands still.
+    """
+    by = begun + history.timeout
+    if any(begun - 2 * history.timeout <= at <= by for at in history.upsets(partition)):
+        by += history.timeout
+    for away, back in history.away[partition]:
+        if back >= begun and away <= by:
+            by = max(by, back) + history.timeout + min(back - max(away, begun), 5.0)
+    return by + SLACK_SECS
+
+
+def the_silent_are_flipped(history: History) -> Iterator[str]:
+    """L3: within a timeout and a sweep, and a lease if the one who sweeps has died too."""
+    lines = {p: timelines(chain) for p, chain in history.chains.items()}
+    leaderless = history.leaderless()
+    lease = max(history.timeout / 6, 0.2)
+    for life, begun, ended in _silences(history):
+        partition = history.partition_of(life.identity)
+        by = _dead_by(history, partition, begun) + 3 * lease
+        by += length_within(leaderless, begun, by)
+        if by > ended or partition not in lines:
+            continue
+        found = lines[partition].get(life.identity)
+        state = found.at(by) if found else None
+        if state is None or not state.healthy:
+            continue
+        if (state.incarnation or "") != life.incarnation:
+            continue
+        yield (
+            f"{life.identity} of {life.person.name}, silent from {begun:.3f} on, is still healthy "
+            f"at {by:.3f}"
+        )
+
+
+def _killed(history: History) -> dict[tuple[str, str], tuple[Person, float]]:
+    """When each life ended whose process was killed; one without incarnation may have come back."""
+    found: dict[tuple[str, str], tuple[Person, float]] = {}
+    for life in sorted(history.lives, key=lambda life: life.begun):
+        key = (life.identity, life.incarnation)
+        if life.person.killed:
+            found[key] = (life.person, life.person.ended)
+        else:
+            found.pop(key, None)
+    return found
+
+
+def nobody_is_sent_to_the_dead(history: History) -> Iterator[str]:
+    """L3: no view picks who is dead, as soon as Redis has been asked after the deadline."""
+    killed = _killed(history)
+    for person, note in history.notes("pick"):
+        if not note["picked"]:
+            continue
+        found = killed.get(tuple(note["picked"]))
+        if found is None:
+            continue
+        identity = note["picked"][0]
+        by = _dead_by(history, history.partition_of(identity), found[1]) + VIEW_SECS
+        asked = note["at"] - note["age"]
+        if asked > by and person.well(by - VIEW_SECS, note["at"], SLACK_SECS):
+            yield (
+                f"{person.name} picked {identity} at {note['at']:.3f}, whose process was killed at "
+                f"{found[1]:.3f}; its view was confirmed at {asked:.3f}"
+            )
+
+
+def reads_do_not_serve_the_dead(history: History) -> Iterator[str]:
+    """L3: a read judges the deadline itself."""
+    killed = _killed(history)
+    for person, note in history.notes("read"):
+        for identity, (incarnation, _, healthy) in note["states"].items():
+            found = killed.get((identity, incarnation))
+            if found is None or not healthy:
+                continue
+            by = _dead_by(history, history.partition_of(identity), found[1])
+            if note["begun"] > by:
+                yield (
+                    f"{person.name} read {identity} as healthy at {note['begun']:.3f}; it was "
+                    f"killed at {found[1]:.3f}"
+                )
+
+
+def reads_do_not_bury_the_living(history: History) -> Iterator[str]:
+    """L2, L4: who runs is told to be healthy, once it has had the time to register."""
+    timeout = history.timeout
+    for person, note in history.notes("read"):
+        for identity, (incarnation, state, healthy) in note["states"].items():
+            if healthy:
+                continue
+            life = _life_of(history, identity, incarnation, note["begun"])
+            if life is None or life.begun > note["begun"] - 3 * timeout:
+                continue
+            if life.person.ended < note["at"]:
+                continue
+            if not life.person.well(
+                note["begun"] - 3 * timeout, note["at"], timeout / 5
+            ):
+                continue
+            partition = history.partition_of(identity)
+            if (
+                _outages(history, partition, note["begun"] - 3 * timeout, note["at"])
+                > 1
+            ):
+                continue
+            yield (
+                f"{person.name} read {identity} as {state} at {note['begun']:.3f}, and "
+                f"{life.person.name} ran all the time"
+            )
+
+
+def _ready_since(history: History) -> dict[tuple[str, str], float]:
+    """When each life was first known to be ready."""
+    found: dict[tuple[str, str], float] = {}
+    for _, note in history.notes("call"):
+        if note["script"] not in {"ready", "register"} or note.get("readiness") != "r":
+            continue
+        if note.get("revision", -1) >= 0:
+            found.setdefault((note["identity"], note["incarnation"]), note["at"])
+    return found
+
+
+def views_keep_somebody(history: History) -> Iterator[str]:
+    """R4: while a worker that was ready runs, a view picks somebody, whatever Redis went through."""
+    slack, ready = history.timeout / 5, _ready_since(history)
+    for person, note in history.notes("pick"):
+        now, begun = note["at"], note["at"] - 4 * history.timeout
+        if note["picked"] or not person.well(begun, now, slack):
+            continue
+        for life in history.lives:
+            since = ready.get((life.identity, life.incarnation))
+            serves = life.identity.split(":", 1)[0] == note["model"]
+            there = serves and since is not None and max(since, life.begun) <= begun
+            if there and life.person.well(begun, now, slack):
+                yield (
+                    f"{person.name} found nobody for {note['model']} at {now:.3f}, and "
+                    f"{life.person.name} ran all the time"
+                )
+                break
+
+
+LIVENESS = (
+    nobody_who_has_beaten_is_flipped,
+    nobody_who_could_beat_is_flipped,
+    the_silent_are_flipped,
+    nobody_is_sent_to_the_dead,
+    reads_do_not_serve_the_dead,
+    reads_do_not_bury_the_living,
+    views_keep_somebody,
+)
