@@ -33,7 +33,7 @@ demo: $(STAMP)  ## Two controllers, six workers, one real server: watch it tell 
 test: $(STAMP)  ## All tests (under 6 minutes on 2 cores; three workers, for much of it is waiting)
 	@$(BIN)/python -m pytest -q -n 3 --ignore tests/topologies $(ARGS)
 
-test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats (about 25 minutes; LOAD_SHARE=0.1 to try)
+test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats, releases that mix (about 30 minutes; LOAD_SHARE=0.1 to try)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
 
 test-topologies: $(STAMP)  ## The suite behind Sentinel, then on a Cluster of three partitions, on both servers (about TIME minutes)

@@ -106,7 +106,7 @@ class Readers(Calls):
                 found = {home: [] for home in asked}
             else:
                 for home, page in zip(asked, pages, strict=True):
-                    found[home] += page.instances(healthy_only=healthy_only)
+                    found[home] += page.instances(healthy_only=healthy_only, of=name)
                 asked = {
                     home: page.after
                     for home, page in zip(asked, pages, strict=True)
@@ -153,7 +153,7 @@ class Readers(Calls):
         some = [page for page in pages if page.rows]
         if len(some) > 1:
             return (yield from self.read(name, healthy_only=healthy_only))
-        return some[0].instances(healthy_only=healthy_only) if some else []
+        return some[0].instances(healthy_only=healthy_only, of=name) if some else []
 
     def status(self) -> Operation[list[Status]]:
         """What each partition knows of itself."""

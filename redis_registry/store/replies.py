@@ -184,9 +184,16 @@ class Page(NamedTuple):
     orders: Orders = NO_ORDERS
     target: str = ""
 
-    def instances(self, *, healthy_only: bool) -> list[ModelInstance]:
-        """The instances, as the operators want them seen."""
+    def instances(self, *, healthy_only: bool, of: str = "") -> list[ModelInstance]:
+        """The instances, as the operators want them seen.
+
+        Args:
+            healthy_only: Leave out the unhealthy.
+            of: Only those whom this name finds, whatever an earlier release has left of it.
+        """
         found = decode_rows(self.rows)
+        if of:
+            found = [i for i in found if i.model_name == of or of in i.serves]
         if self.orders.overrides:
             apply, now_us = self.orders.overrides.apply, self.now_us
             found = [apply(instance, now_us) for instance in found]

@@ -71,10 +71,12 @@ class Alias(BaseModel):
 def decode_alias(alias: bytes, record: bytes) -> Alias:
     """Read what ``alias.lua`` stored: ``at µs:model:author``, names escaped.
 
+    Before there were adapters there was one more part, a partition, behind the time.
+
     Raises:
         ValueError: It is not of that form.
     """
-    at, model, author = record.decode().split(":")
+    at, *_, model, author = record.decode().split(":")
     return Alias(
         alias=unquote(alias.decode()),
         model_name=unquote(model),

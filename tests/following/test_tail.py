@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from redis_registry.roles.following.tail import Tail
+from redis_registry.roles.following.tail import Lost, Place, Tail
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.following import Overdue
+from redis_registry.store.following import Entry, Overdue
 from redis_registry.store.operations import Operations
 
 THERE = Overdue(0, "e", 7, -1, 0, False, frozenset(), frozenset())
@@ -59,3 +59,39 @@ async def test_an_answer_that_comes_with_the_end_is_none_for_the_next_beginning(
     assert await knowing == 1
     assert tail.places[0].revision == 9
     await tail.aclose()
+
+
+class Failing(Nobody):
+    """A follower that can't take anything in."""
+
+    def __init__(self) -> None:
+        self.losses: list[tuple[int, str, Place]] = []
+
+    def take(self, entry: Any) -> None:
+        raise ValueError(entry)
+
+    def lost(self, partition: int, cause: str, seen: Any) -> None:
+        self.losses.append((partition, cause, seen))
+
+
+class Taking(Nobody):
+    """A follower that takes everything in."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def take(self, entry: Any) -> None:
+        self.taken.append(entry.revision)
+
+
+async def test_a_change_that_one_follower_cannot_take_in_reaches_the_others() -> None:
+    """Say a decision of a newer release, which only views of that model look into."""
+    tail = Tail(Operations(RegistrySettings(), actor="t"), cast("Any", Answering()))
+    failing, taking = Failing(), Taking()
+    tail._followers = [failing, taking]
+    tail.places[0] = Place("e", 7)
+    for revision in (8, 9):
+        tail._take(Entry(0, revision, b"e|alias_set|x|y|0", b"new form"))
+    assert taking.taken == [8, 9]
+    there = [(0, Lost.UNREADABLE, Place("e", 8)), (0, Lost.UNREADABLE, Place("e", 9))]
+    assert failing.losses == there

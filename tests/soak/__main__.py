@@ -47,9 +47,6 @@ PASSING = {
 """Keys that go when nothing happens."""
 
 LOOKS = 5
-CALM = 5000
-"""So many cycles come last before a look, without faults: streams then hold the same kinds of news."""
-
 ROUNDS = 3
 """How often each fault comes in the warm-up: who fell behind is at its largest then."""
 
@@ -123,11 +120,6 @@ class Soak:
                 self.faults.one(name)
                 self.faults.pause()
             self._progress()
-        self._end_calmly()
-
-    def _end_calmly(self) -> None:
-        self._await_cycles()
-        self.lasting["worker"].ask(f"more {CALM}")
         self._await_cycles()
 
     def _cycle(self, cycles: int, minutes: float) -> None:
@@ -141,7 +133,7 @@ class Soak:
                 self.faults.one()
             self.faults.pause()
             self._progress()
-        self._end_calmly()
+        self._await_cycles()
 
     def _left(self) -> int:
         told = self.lasting["worker"].ask("figures")
@@ -190,6 +182,7 @@ class Soak:
     def _measure(self, when: str) -> dict[str, Figures]:
         """All at rest; each figure is the median of some looks."""
         self._all("rest")
+        self.lasting["worker"].ask("fill")
         keys = self._quiet_keys()
         looks: dict[str, list[Figures]] = {
             name: [] for name in [*self.lasting, "Redis"]
@@ -200,7 +193,6 @@ class Soak:
             looks["Redis"].append(held_by_redis(self.server))
             time.sleep(0.5)  # another moment
         say(f"measured at the {when}: {len(keys)} keys")
-        say(str(self.server.call("MEMORY", "STATS")))
         return {name: median(some) for name, some in looks.items()}
 
     def _quiet_keys(self) -> list[str]:

@@ -35,6 +35,8 @@ async def answer(role: Role, words: list[str]) -> object:
             return held_by_process(role.roots())
         case ["figures"]:
             return role.figures()
+        case ["fill"]:
+            return await role.fill()
         case ["rest"]:
             return await role.rest()
         case ["go", "on"]:

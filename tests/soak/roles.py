@@ -27,7 +27,7 @@ from redis_registry import (
 from redis_registry.roles.following.view import ViewReads
 from redis_registry.selection import POLICIES
 from tests.soak.measuring import Figures
-from tests.soak.settings import OPTIONS, STAYING, STAYS
+from tests.soak.settings import OPTIONS, STAYING, STAYS, passing
 
 __all__ = ["ROLES", "Role"]
 
@@ -35,7 +35,6 @@ BATCH = 250
 MOST_PRESENT = 10_000
 """So many of those that come and go may be listed at once; then the worker waits."""
 
-MODEL_SIZE = 50
 ALSO = "also "
 
 
@@ -80,6 +79,13 @@ class Role:
 
     def more(self, count: int) -> None:
         """Do so much more than up to now."""
+        raise NotImplementedError
+
+    async def fill(self) -> None:
+        """Fill the stream with news that are the same at each look.
+
+        How much memory an event takes depends on how many were written with it, by one call.
+        """
         raise NotImplementedError
 
     def go_on(self) -> None:
@@ -174,6 +180,20 @@ class Worker(Role):
         await super().settle()
         await self.registry.send_heartbeats([self._staying(1)])
 
+        for cache in (
+            self.registry._operations._beliefs,
+            self.registry._operations._epochs,
+        ):
+            cache.clear()  # it is, whenever it is full; how full it is would be luck
+
+    async def fill(self) -> None:
+        one = ModelInstance(model_name="filling", host="10.3.0.1", port=1)
+        for turn in range(OPTIONS["events_kept"] * 11 // 10):
+            one.weight = 1.0 + turn % 2
+            await self.registry.register_instance(one)
+        one.remove_from_registry = True
+        await self.registry.deregister_instance(one)
+
     @staticmethod
     def _staying(port: int) -> ModelInstance:
         # Longer than any pause of this process on a busy machine.
@@ -213,14 +233,14 @@ class Worker(Role):
 
     def _passing(self, number: int) -> ModelInstance:
         """One that comes and goes; each is somebody else."""
-        model = f"passing {number // MODEL_SIZE:08}"
+        model, host, port = passing(number)
         return ModelInstance(
             model_name=model,
-            host=f"10.2.{number // 250 % 250}.{number % 250 + 1}",
-            port=1024 + number % 50_000,
+            host=host,
+            port=port,
             incarnation=new_incarnation() if number % 5 < 3 else None,
             heartbeat_timeout_secs=self.chance.uniform(0.3, 1.0),
-            serves=[f"adapter {number // MODEL_SIZE:08}"] if number % 10 == 0 else [],
+            serves=[f"{model} adapted"] if number % 10 == 0 else [],
             metadata={"capacity": 4},
         )
 
@@ -273,6 +293,7 @@ class Reader(Role):
         await super().settle()
         await self.registry.get_all_instances(STAYS)
         await asyncio.to_thread(self.sync.get_all_instances, STAYS)
+        self.registry._reserver._fleets.clear()  # as the worker does with its caches
 
     def figures(self) -> Figures:
         if self._watching.done():

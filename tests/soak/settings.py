@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Any
 
 from redis_registry import GuardSettings, OutlierSettings
 from redis_registry.model import Identity
 from redis_registry.selection.keys import digest_of
 from redis_registry.store import writers
+from redis_registry.store.scripts import load
 from redis_registry.wire.keys import identity_text
 
-__all__ = ["CACHED", "OPTIONS", "STAYING", "STAYS", "fill_caches"]
+__all__ = ["CACHED", "OPTIONS", "STAYING", "STAYS", "fill_caches", "passing"]
 
 STAYS = "stays"
 """The model whose instances live through all of it."""
@@ -35,10 +37,23 @@ OPTIONS: dict[str, Any] = {
 CACHED = 20_000
 
 
+MODEL_SIZE = 50
+
+
+def passing(number: int) -> Identity:
+    """Who comes and goes; each number is somebody else."""
+    model = f"passing {number // MODEL_SIZE:08}"
+    host = f"10.2.{number // 250 % 250}.{number % 250 + 1}"
+    return Identity(model, host, 1024 + number % 50_000)
+
+
 def fill_caches() -> None:
     """Have the caches at their bound from the start; that of 200,000 entries is lowered."""
     writers.MOST_BELIEFS = CACHED
     for number in range(65_536):
-        identity = Identity(f"cached {number:08}", "10.2.250.250", 65_535)
+        identity = passing(-number - 1)
         identity_text(identity)
         digest_of(identity)
+    for script in resources.files("redis_registry.store").joinpath("lua").iterdir():
+        if script.name.endswith(".lua"):
+            load(script.name.removesuffix(".lua"))

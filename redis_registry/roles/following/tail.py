@@ -297,7 +297,16 @@ class Tail:
         else:
             self.places[entry.partition] = place
             for follower in list(self._followers):
-                follower.take(entry)
+                self._tell(follower, entry, place)
+
+    @staticmethod
+    def _tell(follower: TailFollower, entry: Entry, place: Place) -> None:
+        """What one can't take in, say of a newer release, it reads anew; the others go on."""
+        try:
+            follower.take(entry)
+        except Exception:  # noqa: BLE001  whatever it is, nobody may miss a change silently
+            _log.exception("a change can't be taken in, reading the partition anew")
+            follower.lost(entry.partition, Lost.UNREADABLE, place)
 
     def _miss_what_is_ahead(self, strand: _Strand) -> None:
         """Nothing came: then what is known to have happened can't be read any more."""

@@ -8,7 +8,7 @@
 -- @include open
 local ALIASES, alias, model = KEYS[3], ARGV[3], ARGV[4]
 local old = redis.call('HGET', ALIASES, alias)
-if old and string.match(old, '^%d+:([^:]*):') == model then return old end
+if old and string.match(old, ':([^:]*):[^:]*$') == model then return old end
 if not old and redis.call('HLEN', ALIASES) >= tonumber(ARGV[6]) then return '' end
 local record = now_text .. ':' .. model .. ':' .. ARGV[5]
 emit('alias_set', 'operator', alias .. ' ' .. record)

@@ -36,7 +36,7 @@ end
 if orders and healthy_only and redis.call('HLEN', KEYS[6]) > 0 then healthy_only = false end
 local alias = orders and ARGV[11] == '1' and redis.call('HGET', KEYS[7], only)
 if alias then
-  target = string.match(alias, '^%d+:([^:]*):') or '' -- else it is damaged
+  target = string.match(alias, ':([^:]*):[^:]*$') or '' -- else it is damaged
   if target ~= '' then only = target end
 end
 local reply = { 0, ARGV[6], ARGV[7], rev, epoch, now_text, stamp, told, target }
@@ -63,7 +63,12 @@ local function out_now(out)
   return cause == 'e' and 'h' .. string.sub(out, 2) or ''
 end
 
-local function read(wanted)
+-- An earlier release, which knows nothing of `served`, removes records only.
+local function forget_served(identity)
+  redis.call('ZREM', SERVED, only .. '|' .. identity)
+end
+
+local function read(wanted, missing)
   local identities, records, members = {}, {}, {}
   for _, identity in ipairs(wanted) do
     local record = redis.call('HMGET', BASE .. 'i:' .. identity, 'terms', 'life', 'spec', 'why',
@@ -72,6 +77,8 @@ local function read(wanted)
       local n = #records + 1
       identities[n], records[n] = identity, record
       members[n] = identity .. ':' .. string.sub(record[1], 5)
+    elseif missing then
+      missing(identity)
     end
   end
   if #records == 0 then return end
@@ -115,7 +122,7 @@ if sample > 0 then
       end
       place, count = 0, count - here
     end
-    read(serving)
+    read(serving, forget_served)
   end
   return reply
 end
@@ -152,7 +159,7 @@ if only ~= '' then
   if #found == 0 then return reply end
   local serving = {}
   for i = 1, math.min(#found, left) do serving[i] = string.sub(found[i], skip) end
-  read(serving)
+  read(serving, forget_served)
   if #found > left then
     reply[1], reply[2], reply[3] = 1, 'served', serving[left] or after
   end

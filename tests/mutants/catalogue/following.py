@@ -55,6 +55,12 @@ MUTANTS = [
     ),
     mutant(
         "R2",
+        "a change that one follower can't take in is kept from the others",
+        "following/test_tail.py::test_a_change_that_one_follower_cannot_take_in_reaches_the_others",
+        (TAIL, "self._tell(follower, entry, place)", "follower.take(entry)"),
+    ),
+    mutant(
+        "R2",
         "changes that can't be read any more are waited for",
         "following/test_watch.py::test_events_that_are_trimmed_before_they_were_read_are_a_resync",
         (TAIL, "if here.revision < revision:", "if here.revision < 0:"),

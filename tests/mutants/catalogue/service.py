@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.catalogue.mutant import CHECKER, EXECUTOR, LUA, mutant
+from tests.mutants.catalogue.mutant import CHECKER, EXECUTOR, LUA, REPLIES, mutant
 
 MUTANTS = [
     mutant(
@@ -56,6 +56,28 @@ MUTANTS = [
             LUA + "lib/open.lua",
             "if meta[1] and meta[1] ~= FORMAT then",
             "if false then",
+        ),
+    ),
+    mutant(
+        "S4",
+        "what an earlier release has removed stays among who serves a name",
+        "upgrade/test_records.py::test_what_the_old_forgets_leaves_nothing",
+        (LUA + "read.lua", "missing(identity)", ""),
+    ),
+    mutant(
+        "S4",
+        "names that an earlier release has taken away find it",
+        "upgrade/test_records.py::test_names_that_the_old_has_taken_away_find_it_no_more",
+        (REPLIES, "i.model_name == of or of in i.serves", "i"),
+    ),
+    mutant(
+        "S4",
+        "an alias of an earlier release is misread",
+        "upgrade/test_records.py::test_an_alias_of_the_old_is_followed_one_of_the_new_has_no_effect_on_it",
+        (
+            "redis_registry/wire/aliases.py",
+            "at, *_, model, author",
+            "at, model, author",
         ),
     ),
 ]
