@@ -306,7 +306,8 @@ class Store:
         for key, value in self._all(keys):
             base, _, name = key.partition("}:")
             parts.setdefault(base + "}:", {})[name] = value
-        strange = set(parts) - {part.base for part in self.every()}
+        mine = self.base.partition("/")[0]
+        strange = {base for base in parts if base.partition("/")[0] != mine}
         assert not strange, f"keys outside the keyspace: {strange}"
         for found in parts.values():
             Contents(found).check()

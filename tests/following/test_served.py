@@ -164,7 +164,6 @@ async def test_a_watch_of_a_model_tells_of_its_own_instances_only(
         assert event.subject == "chat:10.0.0.1:4"
 
 
-@pytest.mark.damages  # the check knows one partition
 async def test_views_of_several_partitions_find_them_all(make_bench: MakeBench) -> None:
     registry = (await make_bench(partitions=4)).registry
     models = [f"base-{n}" for n in range(6)]

@@ -244,7 +244,6 @@ async def test_a_wrong_type_in_redis_is_reported_and_mended_by_removing_it(
         await until(lambda: leading(registry), "it goes on")
 
 
-@pytest.mark.damages  # the check knows one partition
 async def test_controllers_share_the_partitions(
     server: Server, no_tasks_left: None
 ) -> None:

@@ -280,7 +280,6 @@ async def test_an_instance_that_does_not_exist_yet_is_meant_too(
     assert await real.select_one_health_instance("glm@llm") is None
 
 
-@pytest.mark.damages  # the check knows one partition
 async def test_a_zone_is_drained_in_every_partition(
     make_bench: MakeBench,
 ) -> None:

@@ -41,7 +41,6 @@ async def test_reads_and_selects_of_an_alias_answer_with_the_model(
     assert len(await registry.get_all_model_instances()) == 2
 
 
-@pytest.mark.damages  # the check knows one partition
 async def test_an_alias_stands_for_a_model_of_any_partition(
     make_bench: MakeBench,
 ) -> None:
@@ -62,6 +61,7 @@ async def test_an_alias_stands_for_a_model_of_any_partition(
 async def test_more_than_a_page_is_read_through_an_alias(
     real: RedisModelRegistry,
 ) -> None:
+    await real.register_instance(instance(1))  # then there is a connection: all in turn
     await real.send_heartbeats(instances(2300))
     await real.set_alias("prod", "glm@llm")
     found = await real.get_all_instances("prod")

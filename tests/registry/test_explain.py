@@ -526,10 +526,9 @@ async def test_recovery_is_told_with_its_end(bench: Bench) -> None:
     )
 
 
-@pytest.mark.damages  # the check knows one partition
 async def test_an_alias_is_followed_and_told(make_bench: MakeBench) -> None:
     """Of models in several partitions too."""
-    bench = await make_bench(partitions=8, namespace="many")
+    bench = await make_bench(partitions=8)
     registry = bench.registry
     for number in range(6):
         model = f"m{number}@llm"

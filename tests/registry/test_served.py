@@ -188,7 +188,6 @@ async def test_a_select_among_many_takes_each_as_often(
     assert max(seen.values()) < 4 * seen.total() / 400
 
 
-@pytest.mark.damages  # the check knows one partition
 async def test_of_several_partitions_all_are_asked(make_bench: MakeBench) -> None:
     registry = (await make_bench(partitions=4)).registry
     models = [f"base-{n}" for n in range(8)]
@@ -237,7 +236,6 @@ async def test_of_several_partitions_all_are_asked(make_bench: MakeBench) -> Non
 
 
 @pytest.mark.parametrize("partitions", [1, 4])
-@pytest.mark.damages  # the check knows one partition
 async def test_a_full_partition_sends_on_to_another(
     make_bench: MakeBench, partitions: int
 ) -> None:
