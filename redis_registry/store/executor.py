@@ -372,7 +372,8 @@ class SyncExecutor:
                     self._policy.fine(call)
                 return call.read(raw)
             attempt += 1
-            time.sleep(pause)
+            if pause:  # a script that was not known is sent again at once
+                time.sleep(pause)
 
     def close(self) -> None:
         """Close the connections."""

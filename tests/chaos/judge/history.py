@@ -95,7 +95,8 @@ class Life(NamedTuple):
         Only who has no incarnation beats in the event loop; a thread does it for the others.
         """
         off = self.person.off(loop=not self.incarnation)
-        return self.begun <= begun and length_within(off, begun, ended) <= timeout / 3
+        there = self.begun <= begun and ended <= self.person.ended
+        return there and length_within(off, begun, ended) <= timeout / 3
 
 
 class Chain:
@@ -239,6 +240,18 @@ class History:
                 if note["what"] == "announced":
                     given = note["identity"], note["incarnation"] or ""
                     yield Life(*given, person, note["at"])
+
+    def life_of(
+        self, identity: str, incarnation: str | None, moment: float
+    ) -> Life | None:
+        """The newest life of that name at a moment."""
+        named = (identity, incarnation or "")
+        found = [
+            life
+            for life in self.lives
+            if (life.identity, life.incarnation) == named and life.begun <= moment
+        ]
+        return max(found, key=lambda life: life.begun, default=None)
 
     # --- questions --------------------------------------------------------------------------------
 

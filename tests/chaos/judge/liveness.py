@@ -58,19 +58,6 @@ def nobody_who_has_beaten_is_flipped(history: History) -> Iterator[str]:
             )
 
 
-def _life_of(
-    history: History, identity: str, incarnation: str, moment: float
-) -> Life | None:
-    """The newest life with that name at a moment."""
-    found = None
-    for life in history.lives:
-        named = (life.identity, life.incarnation) == (identity, incarnation)
-        newer = found is None or life.begun > found.begun
-        if named and newer and life.begun <= moment:
-            found = life
-    return found
-
-
 def _outages(history: History, partition: int, begun: float, ended: float) -> int:
     return sum(1 for b, e in history.away[partition] if e >= begun and b <= ended)
 
@@ -85,7 +72,7 @@ def nobody_who_could_beat_is_flipped(history: History) -> Iterator[str]:
         identity = entry.event.subject
         if history.split(entry.after - 2 * timeout, entry.at):
             continue
-        life = _life_of(history, identity, instance.incarnation or "", entry.after)
+        life = history.life_of(identity, instance.incarnation, entry.after)
         if life is None or not life.could_beat(
             entry.after - 2 * timeout, entry.at, timeout
         ):
@@ -137,6 +124,25 @@ def _dead_by(history: History, partition: int, begun: float) -> float:
     return by + SLACK_SECS
 
 
+def _protected_again(
+    history: History, partition: int, since: float, moment: float
+) -> bool:
+    """Whether nobody swept for a while, and that has just ended: all who fell silent get time again.
+
+    Workers that speak through controllers could not beat meanwhile (L4).
+    """
+    for at in history.upsets(partition):
+        near = (
+            at - SLACK_SECS <= moment <= at + history.timeout + VIEW_SECS + SLACK_SECS
+        )
+        if (
+            near
+            and length_within(history.leaderless(), since, at) > history.timeout / 4
+        ):
+            return True
+    return False
+
+
 def the_silent_are_flipped(history: History) -> Iterator[str]:
     """L3: within a timeout and a sweep, and a lease if the one who sweeps has died too."""
     lines = {p: timelines(chain) for p, chain in history.chains.items()}
@@ -182,8 +188,11 @@ def nobody_is_sent_to_the_dead(history: History) -> Iterator[str]:
         if found is None:
             continue
         identity = note["picked"][0]
-        by = _dead_by(history, history.partition_of(identity), found[1]) + VIEW_SECS
+        partition = history.partition_of(identity)
+        by = _dead_by(history, partition, found[1]) + VIEW_SECS
         asked = note["at"] - note["age"]
+        if _protected_again(history, partition, found[1], note["at"]):
+            continue
         if asked > by and person.well(by - VIEW_SECS, note["at"], SLACK_SECS):
             yield (
                 f"{person.name} picked {identity} at {note['at']:.3f}, whose process was killed at "
@@ -199,7 +208,10 @@ def reads_do_not_serve_the_dead(history: History) -> Iterator[str]:
             found = killed.get((identity, incarnation))
             if found is None or not healthy:
                 continue
-            by = _dead_by(history, history.partition_of(identity), found[1])
+            partition = history.partition_of(identity)
+            by = _dead_by(history, partition, found[1])
+            if _protected_again(history, partition, found[1], note["begun"]):
+                continue
             if note["begun"] > by:
                 yield (
                     f"{person.name} read {identity} as healthy at {note['begun']:.3f}; it was "
@@ -214,7 +226,7 @@ def reads_do_not_bury_the_living(history: History) -> Iterator[str]:
             life = (
                 None
                 if healthy
-                else _life_of(history, identity, incarnation, note["begun"])
+                else history.life_of(identity, incarnation, note["begun"])
             )
             if life is not None and _ran(history, life, note["begun"], note["at"]):
                 yield (
@@ -227,8 +239,7 @@ def _ran(history: History, life: Life, begun: float, ended: float) -> bool:
     """Whether a life had, for three timeouts, all that it needs to be known as healthy."""
     since, partition = begun - 3 * history.timeout, history.partition_of(life.identity)
     return (
-        life.person.ended >= ended
-        and not history.split(since, ended)
+        not history.split(since, ended)
         and life.could_beat(since, ended, history.timeout)
         and _outages(history, partition, since, ended) <= 1
     )
