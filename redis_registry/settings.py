@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -211,6 +212,11 @@ class RegistrySettings(Settings):
     reservation_ttl_secs: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
     guard: GuardSettings = Field(default_factory=GuardSettings)
     outliers: OutlierSettings = Field(default_factory=OutlierSettings)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        """As pydantic's, without user and password."""
+        for name, value in super().__repr_args__():
+            yield name, Topology.of(self.url).where if name == "url" else value
 
     @model_validator(mode="after")
     def _sane(self) -> Self:

@@ -15,7 +15,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-from redis_registry.errors import PoolExhausted, RegistryClosed, RegistryUnavailable
+from redis_registry.errors import (
+    PoolExhausted,
+    RegistryClosed,
+    RegistryError,
+    RegistryUnavailable,
+)
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import (
     AsyncClient,
@@ -177,15 +182,15 @@ class AsyncExecutor:
         lane, loop = self._lane(call.lane), asyncio.get_running_loop()
         until = loop.time() + secs
         attempt, whole = 0, False
+        last: Exception | None = None
         while True:
-            last: Exception
             try:
                 raw = await self._attempt(
                     lane, policy.command(call, whole=whole), until, loop
                 )
             except TimeoutError as error:
                 if loop.time() >= until:
-                    raise self._late(call, lane, secs) from error
+                    raise self._late(call, lane, secs, last) from error
                 last = error
             except DRIVER_ERRORS as error:
                 last = error
@@ -246,8 +251,15 @@ class AsyncExecutor:
                 raise asyncio.CancelledError
 
     def _late(
-        self, call: Call[Any] | Command[Any], lane: _Lane, secs: float
-    ) -> RegistryUnavailable:
+        self,
+        call: Call[Any] | Command[Any],
+        lane: _Lane,
+        secs: float,
+        said: Exception | None = None,
+    ) -> RegistryError:
+        """Time is up; what Redis had ``said`` to the attempt before is worth more than that."""
+        if said is not None and classify(said) is Fault.NOT_APPLIED:
+            return translate(said, call.name, self.where)
         what = f"{call.name}: Redis at {self.where} did not answer within {secs:g} s"
         if lane.turns.locked():
             return PoolExhausted(

@@ -192,6 +192,15 @@ _TRANSLATIONS: tuple[
         ),
     ),
     (
+        lambda error: (
+            isinstance(error, driver.ReadOnlyError) or _code("READONLY")(error)
+        ),
+        lambda _text, what, where: RegistryUnavailable(
+            f"{what}: Redis at {where} is a replica and takes no writes; unless it is about to be "
+            "promoted, give the address of its primary, or redis+sentinel:// or redis+cluster://"
+        ),
+    ),
+    (
         lambda error: isinstance(error, _FOR_NOW_TOO) or _code(*_FOR_NOW)(error),
         lambda text, what, where: RegistryUnavailable(
             f"{what}: Redis at {where} is not ready: {text}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
 
 from redis_registry import Kind, RedisModelRegistry
+from redis_registry.store.operations import Term
+from redis_registry.store.replies import Sweep
 from tests.conftest import FAST, Server
 from tests.helpers import instance, until
 
@@ -50,7 +51,7 @@ class Blocked:
             assert checker is not None
             flip = checker._flip
 
-            async def late(term: Any, sweep: Any) -> None:
+            async def late(term: Term, sweep: Sweep) -> None:
                 if not self.looked.is_set():
                     self.looked.set()
                     time.sleep(BLOCKED_SECS)  # noqa: ASYNC251  on purpose

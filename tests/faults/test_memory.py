@@ -12,6 +12,8 @@ from redis_registry import RedisModelRegistry
 from redis_registry.testing import Standalone
 from tests.helpers import Store, connect, instances, until
 
+pytestmark = pytest.mark.standalone("the one server is stopped, filled, or has users")
+
 WORKERS = 20
 QUICK: dict[str, Any] = {"heartbeat_interval_secs": 0.2, "heartbeat_timeout_secs": 1.5}
 

@@ -18,6 +18,8 @@ from tests.conftest import Server
 from tests.helpers import wait_for
 from tests.replica import Replica
 
+pytestmark = pytest.mark.standalone("the one server is stopped, filled, or has users")
+
 FAST = ("--heartbeat-timeout-secs", "1.5", "--heartbeat-interval-secs", "0.2")
 GRACE_SECS = 10
 """Requests under way have 5 s; then what is held is given back, or not if Redis is away."""

@@ -93,7 +93,7 @@ for i, member in ipairs(members) do
       rev = rev + 1
       local id = format('%d', rev)
       local life = began .. scores[i] .. '|' .. id
-      call('XADD', EVENTS, id, head,
+      append(id, head,
         identity .. '|' .. terms .. '|x|' .. life .. '|||||' .. (found[3] or ''))
       call('HSET', key, 'life', life)
       taken = taken + 1

@@ -55,10 +55,21 @@ local function event_head(kind, cause)
   return epoch .. '|' .. kind .. '|' .. cause .. '|' .. ACTOR .. '|' .. now_text
 end
 
+-- It is the first write of a script. A right that was missing may have ended an earlier call just
+-- after it: then the revision is behind the stream, and is put right for the next attempt.
+local function append(...)
+  local done = redis.pcall('XADD', EVENTS, ...)
+  if type(done) ~= 'table' or not done.err then return end
+  local last = redis.call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
+  local reached = last and string.match(last[1], '^(%d+)')
+  if not reached or tonumber(reached) < rev then error(done) end
+  redis.call('HSET', META, 'rev', reached)
+  error(redis.error_reply('TRYAGAIN the revision was behind the stream'))
+end
+
 local function emit(kind, cause, row)
   rev = rev + 1
-  redis.call('XADD', EVENTS, 'MAXLEN', '~', events_kept, string.format('%d', rev),
-    event_head(kind, cause), row)
+  append('MAXLEN', '~', events_kept, string.format('%d', rev), event_head(kind, cause), row)
 end
 
 local function commit() redis.call('HSET', META, 'rev', string.format('%d', rev)) end
@@ -90,6 +101,8 @@ end
 
 -- fakeredis has no INFO; everywhere else the run id tells a restart or failover from a pause.
 local info = redis.pcall('INFO', 'server')
+-- Without the right to it a restart would go unnoticed: better to say so at once.
+if type(info) == 'table' and info.err and not string.find(info.err, 'nknown') then return info end
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'
 if not epoch or meta[3] ~= run then
   -- Revisions and tokens are unique within an epoch only: acknowledged writes may be lost.
