@@ -9,14 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from redis_registry.embedded import free_port
 from tests.conftest import Server
 from tests.helpers import wait_for
+from tests.places import Place
 from tests.replica import Replica
 
 BODY = {"model_name": "glm@llm", "host": "10.0.0.1", "port": 8001}
@@ -41,7 +40,7 @@ def test_it_serves_logs_and_stops_with_zero(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_with_zero_also_while_redis_is_away(
-    own_server: Any, replicas: list[Replica], tmp_path: Path, number: int
+    own_server: Place, replicas: list[Replica], tmp_path: Path, number: int
 ) -> None:
     replica = Replica("--url", own_server.url, log=tmp_path / "log")
     replicas.append(replica)
@@ -57,16 +56,14 @@ def test_it_stops_with_zero_also_while_redis_is_away(
 
 
 def test_it_starts_without_redis_and_recovers_when_it_comes(
-    replicas: list[Replica], tmp_path: Path
+    own_server: Place, replicas: list[Replica], tmp_path: Path
 ) -> None:
-    from redis_registry.embedded import EmbeddedServer
-
-    port = free_port()
-    replica = Replica("--url", f"redis://127.0.0.1:{port}/0", log=tmp_path / "log")
+    own_server.kill()
+    replica = Replica("--url", own_server.url, log=tmp_path / "log")
     replicas.append(replica)
     wait_for(lambda: replica.health() == 503, "it tells why", within_secs=20)
-    with EmbeddedServer(port=port):
-        replica.up()
+    own_server.start()
+    replica.up()
     assert replica.end() == 0
 
 
