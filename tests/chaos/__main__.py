@@ -44,7 +44,9 @@ def tasks(asked: argparse.Namespace) -> list[Task]:
         ("scenario", s.name) for s in SCENARIOS if _wanted(asked, s)
     ]
     tested: list[tuple[Kind, str]] = [
-        ("tested", t.name) for t in TESTED if t.tests and _wanted(asked, t)
+        ("tested", t.name)
+        for t in TESTED
+        if t.tests and not asked.played and _wanted(asked, t)
     ]
     return [Task(kind, name, seed) for kind, name in played + tested for seed in seeds]
 
@@ -143,6 +145,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="the first seed (1)")
     parser.add_argument(
         "--seeds", type=int, default=1, help="how many seeds for each scenario (1)"
+    )
+    parser.add_argument(
+        "--played",
+        action="store_true",
+        help="leave out the rows that plain tests prove",
     )
     parser.add_argument(
         "--random", type=int, metavar="N", help="N random rows of faults instead"

@@ -69,7 +69,7 @@ CHAOS_MUTANTS = (
         (
             LUA + "flip.lua",
             (
-                "      call('XADD', EVENTS, id, head,\n"
+                "      append(id, head,\n"
                 "        identity .. '|' .. terms .. '|x|' .. life .. '|||||' .. (found[3] or ''))\n"
             ),
             "      rev = rev - 1\n",
@@ -83,7 +83,7 @@ CHAOS_MUTANTS = (
             "      call('HSET', key, 'life', life)\n",
             (
                 "      rev = rev + 1\n"
-                "      call('XADD', EVENTS, format('%d', rev), head,\n"
+                "      append(format('%d', rev), head,\n"
                 "        identity .. '|' .. terms .. '|x|' .. life .. '|||||' .. (found[3] or ''))\n"
                 "      call('HSET', key, 'life', life)\n"
             ),

@@ -354,6 +354,8 @@ def _person(name: str, notes: list[Note]) -> Person:
         elif note["what"] == "stall":
             stood = person.blocked if note.get("of") == "loop" else person.stood
             stood.append((note["begun"], note["at"]))
+        elif note["what"] == "blocked":  # who is killed meanwhile never tells its end
+            person.blocked.append((note["at"], note["at"] + note["secs"]))
         elif note["what"] == "left":
             person.ended = note["at"]
     return person
