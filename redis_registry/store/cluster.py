@@ -159,8 +159,10 @@ def _route(slots: SlotMap, key: str | bytes) -> Generator[_Step, Any, Any]:
             slots.moved(slot, host)
         except AskError as error:
             host, asking = _redirect(error, host), True
-        except _LOST:
+        except _LOST as error:
             slots.stale = True
+            if isinstance(error, _SILENT):
+                slots.silent(host)
             raise
     msg = f"slot {slot} is sent from node to node"
     raise ClusterDownError(msg)
@@ -237,10 +239,10 @@ class AsyncCluster:
             except _SENT_BACK as error:
                 step = way.throw(error)
                 continue
-            except (
-                asyncio.CancelledError
-            ):  # it has waited for long, perhaps for the dead
+            except asyncio.CancelledError:  # it has waited, perhaps for the dead
                 self._map.stale = True
+                if step.host is not None:
+                    self._map.silent(step.host)
                 raise
             try:
                 step = way.send(reply)

@@ -92,11 +92,19 @@ def run_all(found: Sequence[Task], jobs: int, binary: str | None) -> list[Result
     """Do all, some at once; a line for each as it ends."""
     results: list[Result] = []
     with ThreadPoolExecutor(jobs) as pool:
-        for done in as_completed([pool.submit(play, task, binary) for task in found]):
-            result = done.result()
-            results.append(result)
-            sys.stdout.write(f"[{len(results)}/{len(found)}] {result.line()}\n")
-            sys.stdout.flush()
+        try:
+            for done in as_completed(
+                [pool.submit(play, task, binary) for task in found]
+            ):
+                result = done.result()
+                results.append(result)
+                sys.stdout.write(f"[{len(results)}/{len(found)}] {result.line()}\n")
+                sys.stdout.flush()
+        except KeyboardInterrupt:  # what is done counts; what has begun ends
+            pool.shutdown(cancel_futures=True)
+            sys.stdout.write(
+                f"interrupted: {len(found) - len(results)} were not played\n"
+            )
     return sorted(results, key=lambda result: found.index(result.task))
 
 

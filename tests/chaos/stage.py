@@ -48,8 +48,12 @@ SETTINGS: dict[str, Any] = {
     # Killing and restarting workers is what we do; that it is damped has tests of its own.
     "outliers": {"flap_damping": False},
 }
-PATIENT = {"operation_timeout_secs": 15.0, "socket_timeout_secs": 1.0}
-"""Where a failover takes seconds, a caller's deadline must be longer."""
+PATIENT = {
+    "operation_timeout_secs": 15.0,
+    "socket_timeout_secs": 0.7,
+    "heartbeat_timeout_secs": 3.0,
+}
+"""Where a failover takes seconds, a caller's deadline must be longer; a timeout is some attempts long."""
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,30 @@ def test_a_silent_node_takes_a_caller_s_time_once_and_is_asked_last() -> None:
     assert asked == ["paused", "frozen", "well", "well"]
 
 
+def test_a_node_that_was_silent_to_a_command_is_asked_last_for_the_map() -> None:
+    """Found by chaos on a Cluster (seed 1008): it took a worker two timeouts to leave a frozen node."""
+    asked: list[str] = []
+
+    class Node:
+        def __init__(self, host: tuple[str, int]) -> None:
+            self.name = host[0]
+
+        def execute_command(self, *words: Any) -> Any:
+            asked.append(self.name)
+            if self.name == "frozen" and words[0] != "CLUSTER":
+                raise redis.TimeoutError
+            return [[0, 16383, [b"frozen", 1], [b"well", 2]]]
+
+    for _ in range(20):  # the others are asked in any order
+        cluster = SyncCluster([("well", 2)], Node)
+        with pytest.raises(redis.TimeoutError):
+            cluster.execute_command("HGET", "a", "b")
+        asked.clear()
+        with pytest.raises(redis.TimeoutError):
+            cluster.execute_command("HGET", "a", "b")
+        assert asked[0] == "well"
+
+
 def test_a_given_client_of_a_sentinels_master_is_not_taken_for_a_server_here() -> None:
     sentinel = Sentinel([("10.0.0.1", 26379)])
     client = cast("Any", sentinel).master_for("mymaster", password="pw")

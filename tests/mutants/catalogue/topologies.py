@@ -25,8 +25,8 @@ MUTANTS = [
         DEATH,
         (
             CLUSTER,
-            "        except _LOST:\n            slots.stale = True\n",
-            "        except _LOST:\n",
+            "        except _LOST as error:\n            slots.stale = True\n",
+            "        except _LOST as error:\n",
         ),
     ),
     mutant(
