@@ -102,7 +102,8 @@ end
 -- fakeredis has no INFO; everywhere else the run id tells a restart or failover from a pause.
 local info = redis.pcall('INFO', 'server')
 -- Without the right to it a restart would go unnoticed: better to say so at once.
-if type(info) == 'table' and info.err and not string.find(info.err, 'nknown') then return info end
+if type(info) == 'table' and type(info.err) == 'string'
+  and not string.find(info.err, 'nknown') then return info end
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'
 if not epoch or meta[3] ~= run then
   -- Revisions and tokens are unique within an epoch only: acknowledged writes may be lost.
