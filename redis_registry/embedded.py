@@ -30,7 +30,9 @@ from redis_registry.errors import EmbeddedServerError, NotAvailableHere
 
 __all__ = ["EmbeddedServer", "die_with", "find_server"]
 
-START_SECS = 10.0
+START_SECS = 30.0
+"""A server that loads a long append-only file on a busy machine takes its time; one that died is noticed at once."""
+
 STOP_SECS = 5.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PORTS = range(20_000, 32_000)  # below those that kernels take for outgoing connections

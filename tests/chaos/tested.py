@@ -323,4 +323,11 @@ TESTED: tuple[Tested, ...] = (
         "names that were made to lead here, pages of other sites: 4xx, nothing stored (streams over HTTP: not built yet)",
         _in("http/test_limits.py", "test_pages_of_other_sites_are_kept_out"),
     ),
+    Tested(
+        "rolling-upgrade",
+        32,
+        "P1",
+        "two releases on one Redis, forward and back, under faults: nobody flipped, all understood",
+        _in("upgrade/test_rolling.py"),
+    ),
 )

@@ -19,6 +19,9 @@ from tests.chaos.spans import Span, common, length_within, merged
 __all__ = ["Chain", "Entry", "History", "Life", "Person"]
 
 GONE = frozenset({Kind.REMOVED, Kind.FORGOTTEN})
+SOFT = frozenset({"silence", "unswept"})
+"""Causes of a recovery that give no more than one timeout, however often they come in a row."""
+
 States = dict[str, ModelInstance]
 
 
@@ -293,16 +296,20 @@ class History:
         """Whether two servers took writes as the primary, so that one's will be lost."""
         return any(b <= ended and e >= begun for b, e in self._splits)
 
-    def upsets(self, partition: int) -> list[float]:
-        """When the registry noticed that it had been away, or began a new epoch."""
-        found: list[float] = []
+    def upsets(self, partition: int) -> list[tuple[float, bool]]:
+        """When the registry noticed that it had been away; and whether Redis itself had been."""
+        found: list[tuple[float, bool]] = []
         chain = self.chains.get(partition)
         if chain is None:
             return found
         for epoch in chain.order:
             entries = chain.epochs[epoch]
-            found.append(entries[chain.first[epoch]].at)
-            found += [e.at for e in entries.values() if e.event.kind is Kind.RECOVERY]
+            found.append((entries[chain.first[epoch]].at, True))
+            found += [
+                (entry.at, entry.event.cause not in SOFT)
+                for entry in entries.values()
+                if entry.event.kind is Kind.RECOVERY
+            ]
         return sorted(found)
 
 

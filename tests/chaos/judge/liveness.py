@@ -112,12 +112,19 @@ def _silences(history: History) -> Iterator[tuple[Life, float, float]]:
 def _dead_by(history: History, partition: int, begun: float) -> float:
     """Until when who is silent from a moment on must be unhealthy to every reader.
 
-    A timeout; one more if the registry was upset; while Redis served nobody, time stands still.
+    A timeout; one more from each change of Redis's process on; one more in all for whatever else has
+    upset the registry; while Redis served nobody, time stands still.
     """
     by = begun + history.timeout
-    earliest, latest = begun - 2 * history.timeout, by + SLACK_SECS  # noticed late
-    if any(earliest <= at <= latest for at in history.upsets(partition)):
-        by += history.timeout
+    upset = False
+    for at, hard in history.upsets(partition):
+        # It is noticed late; and what a failover loses may be a flip, which then comes anew.
+        latest = by + (history.timeout if hard else SLACK_SECS)
+        if begun - 2 * history.timeout <= at <= latest:
+            if hard:
+                by = max(by, at + history.timeout)
+            elif not upset:
+                upset, by = True, by + history.timeout
     for away, back in history.away[partition]:
         if back >= begun and away <= by:
             by = max(by, back) + history.timeout + min(back - max(away, begun), 5.0)
@@ -131,7 +138,7 @@ def _protected_again(
 
     Workers that speak through controllers could not beat meanwhile (L4).
     """
-    for at in history.upsets(partition):
+    for at, _ in history.upsets(partition):
         near = (
             at - SLACK_SECS <= moment <= at + history.timeout + VIEW_SECS + SLACK_SECS
         )
