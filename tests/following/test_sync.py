@@ -109,6 +109,14 @@ def test_closing_from_another_thread_ends_a_watch(server: Server) -> None:
     watch.close()
 
 
+async def test_it_is_closed_on_a_running_loop(server: Server) -> None:
+    """S3: code that is called by a loop may use the sync face, to its end."""
+    with SyncModelRegistry.from_url(server.url, **FAST) as registry:
+        registry.register_instance(instance(1))
+        with registry.view() as view:
+            assert view.instances(MODEL)
+
+
 def test_closing_from_a_callback_is_refused(sync_registry: SyncModelRegistry) -> None:
     """It would wait for its own thread."""
     refused: list[BaseException] = []

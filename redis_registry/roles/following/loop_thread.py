@@ -146,7 +146,6 @@ class LoopThread:
         asyncio.run_coroutine_threadsafe(self._end(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
     async def _end(self) -> None:
@@ -158,6 +157,8 @@ class LoopThread:
         for task in left:  # somebody waits for it in another thread
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        # Here, for whoever closes may be on a running loop of its own.
+        await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _result(future: Future[T]) -> T:
