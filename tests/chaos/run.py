@@ -102,7 +102,8 @@ def _await_all(stage: Stage) -> None:
             )
             return len(announced) == each and _expected(stage) <= healthy and picked
 
-        stage.until(there, "all workers are listed, and routers find somebody")
+        what = "all workers are listed, and routers find somebody"
+        stage.until(there, what, within_secs=60.0)
     stage.book.write("all there")
 
 
