@@ -40,6 +40,7 @@ class Proxy:
         swallowing: Requests pass, replies are thrown away: executed, never answered. A connection
             that has lost a reply so gets no later one either, for TCP skips nothing.
         delay_secs: How late everything is, each way.
+        swallowed: How many replies were thrown away; a pipeline's may count as one.
         cuts: How many connections were ended by :meth:`cut` and :meth:`lose_replies`.
         requests: What clients sent last, oldest first, as it arrived (at most 64 KiB each).
     """
@@ -52,6 +53,7 @@ class Proxy:
         self.frozen = False
         self.swallowing = False
         self.delay_secs = 0.0
+        self.swallowed = 0
         self.cuts = 0
         self.requests: deque[bytes] = deque(maxlen=1000)
         self._losses = 0
@@ -171,7 +173,7 @@ class Proxy:
     async def _replies(
         self, server: asyncio.StreamReader, client: asyncio.StreamWriter
     ) -> None:
-        swallowed = False
+        lost = False
         with contextlib.suppress(ConnectionError):
             while data := await server.read(_CHUNK):
                 await self._late()
@@ -180,8 +182,9 @@ class Proxy:
                     self.cuts += 1
                     self._links.discard(client)
                     break
-                swallowed = swallowed or self.swallowing
-                if not swallowed:
+                lost = lost or self.swallowing
+                self.swallowed += lost
+                if not lost:
                     client.write(data)
                     await client.drain()
         client.transport.abort()

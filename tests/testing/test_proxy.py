@@ -15,6 +15,7 @@ from redis.retry import Retry
 from redis_registry import EmbeddedServerError
 from redis_registry.testing import Proxy, Standalone, await_that
 from tests.conftest import Server
+from tests.helpers import wait_for
 
 
 @pytest.fixture
@@ -52,6 +53,18 @@ def test_a_swallowed_reply_is_of_a_call_that_was_made(
     proxy.swallowing = False
     assert client.incr("count") == 2
     server.raw.delete("count")
+
+
+def test_a_connection_that_has_lost_a_reply_gets_no_later_one(proxy: Proxy) -> None:
+    """Else the next reply would be taken for the one that is missing."""
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=0.3) as link:
+        proxy.swallowing = True
+        link.sendall(b"ECHO first\r\n")
+        wait_for(lambda: proxy.swallowed, "its reply is lost")
+        proxy.swallowing = False
+        link.sendall(b"ECHO second\r\n")
+        with pytest.raises(TimeoutError):
+            link.recv(100)
 
 
 def test_a_lost_reply_cuts_its_connection(
