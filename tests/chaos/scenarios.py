@@ -326,6 +326,8 @@ def lossy_failover(stage: Stage) -> None:
 @_scenario(
     11, "P0", "the sweeping controller is stopped before its flip, and goes on later: it is refused",
     fenced, each_flipped_once,
+    # So that the refusal comes before its caller gives up, on a busy machine too.
+    settings={"heartbeat_timeout_secs": 3.0},
 )  # fmt: skip
 def zombie(stage: Stage) -> None:
     for player in stage.those("controller"):
