@@ -41,6 +41,13 @@ TESTED: tuple[Tested, ...] = (
         _in("faults/test_scripts_lost.py"),
     ),
     Tested(
+        "split-brain",
+        6,
+        "P1",
+        "a master cut off with its clients: what it took is lost, and told; with min-replicas they are refused in time",
+        _in("topologies/test_split_brain.py"),
+    ),
+    Tested(
         "heartbeat-against-flip",
         17,
         "P0",
@@ -67,6 +74,16 @@ TESTED: tuple[Tested, ...] = (
         + _in(
             "promises/test_incarnations.py",
             "test_the_newest_incarnation_is_what_remains",
+        ),
+    ),
+    Tested(
+        "thundering-herd",
+        19,
+        "P1",
+        "the connections of 10,000 workers are cut at once: they return evenly, in time, and nobody is flipped",
+        _in(
+            "load/test_fleet.py",
+            "test_ten_thousand_whose_connections_are_cut_return_evenly",
         ),
     ),
     Tested(
@@ -261,6 +278,13 @@ TESTED: tuple[Tested, ...] = (
             "test_whatever_reply_is_lost_the_call_has_the_effect_of_one",
             "test_a_flip_whose_reply_is_lost_is_one_event",
         ),
+    ),
+    Tested(
+        "mass-expiry",
+        40,
+        "P1",
+        "100,000 overdue at once: each flipped once, no command takes 10 ms, heartbeats go on meanwhile",
+        _in("load/test_mass_expiry.py"),
     ),
     Tested(
         "door-abuse",

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from redis_registry.testing import Host
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SHARE = float(os.environ.get("LOAD_SHARE", "1"))
@@ -30,13 +32,19 @@ class Program:
         module: Its name, in the package.
         words: Its command line.
         package: Where it is.
+        on: The host that it runs on; ``None``: this machine itself.
     """
 
     def __init__(
-        self, module: str, *words: object, package: str = "tests.load"
+        self,
+        module: str,
+        *words: object,
+        package: str = "tests.load",
+        on: Host | None = None,
     ) -> None:
+        command = [sys.executable, "-m", f"{package}.{module}", *map(str, words)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"{package}.{module}", *map(str, words)],
+            on.command(*command) if on else command,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,8 +1,9 @@
-"""A fleet of 5,000 workers whose registry was away: all return, at once and evenly."""
+"""Fleets whose registry was away, or whose connections were all cut: all return, at once and evenly."""
 
 from __future__ import annotations
 
 import signal
+import statistics
 import threading
 import time
 from collections import Counter
@@ -17,12 +18,14 @@ import pytest
 from redis_registry import Kind, SyncModelRegistry
 from redis_registry.embedded import EmbeddedServer
 from tests.helpers import Store, connect
+from tests.load.conftest import Tell
 from tests.load.fleet import MODEL
 from tests.load.programs import Program, part, programs
 from tests.nodes import Node, nodes
 
 PROCESSES = 8
 WORKERS = part(5000 // PROCESSES) * PROCESSES
+HERD = part(10_000 // PROCESSES) * PROCESSES
 TIMEOUT_SECS = 15.0
 INTERVAL_SECS = TIMEOUT_SECS / 3
 BIN_SECS = 0.1
@@ -81,12 +84,14 @@ class Return:
         waiting: Attempts that were under way at the return, and were answered.
         arrivals: Attempts begun in each 100 ms of the interval after it.
         failed: Attempts begun after it that failed.
+        took: How long each attempt took that was answered after it.
     """
 
     came: dict[int, float] = field(default_factory=dict[int, float])
     waiting: int = 0
     arrivals: Counter[int] = field(default_factory=Counter[int])
     failed: int = 0
+    took: list[float] = field(default_factory=list[float])
 
     @classmethod
     def of(cls, attempts: list[Any], returned: float) -> Return:
@@ -95,6 +100,7 @@ class Return:
             if ended < returned:
                 continue
             if answered:
+                found.took.append(ended - began)
                 came = ended - returned
                 found.came[port] = min(came, found.came.get(port, came))
             if began < returned:
@@ -147,7 +153,7 @@ def test_a_fleet_returns_evenly(how: str, capsys: pytest.CaptureFixture[str]) ->
             first = max(len(gauge.calls) - 1, 0)
             with gauging(gauge):
                 time.sleep(INTERVAL_SECS)
-            flips_late, listed = watch(server.url, gauge.raw)
+            flips_late, listed = watch(server.url, gauge.raw, WORKERS)
             found = Return.of(
                 [row for fleet in fleets for row in fleet.ask("report")], returned
             )
@@ -169,11 +175,49 @@ def test_a_fleet_returns_evenly(how: str, capsys: pytest.CaptureFixture[str]) ->
     assert found.peak_to_mean <= 2
 
 
+@pytest.mark.timeout(600)
+def test_ten_thousand_whose_connections_are_cut_return_evenly(tell: Tell) -> None:
+    options = ("--timeout", str(TIMEOUT_SECS), "--interval", str(INTERVAL_SECS))
+    each = HERD // PROCESSES
+    with EmbeddedServer(options={"maxclients": "25000"}) as server:
+        raw = connect(server.url)
+        checkers = [
+            Node(server.url, MODEL, 1, 0, *options, "--checker") for _ in range(2)
+        ]
+        fleets = [
+            Program("fleet", server.url, 1 + n * each, each, TIMEOUT_SECS)
+            for n in range(PROCESSES)
+        ]
+        with nodes(checkers), programs(fleets):
+            time.sleep(INTERVAL_SECS)  # one of theirs
+            cut = time.monotonic()
+            killed = raw.client_kill_filter(_type="normal", skipme=True)
+            time.sleep(2 * INTERVAL_SECS)  # two of theirs
+            flips, listed = watch(server.url, raw, HERD)
+            found = Return.of(
+                [row for fleet in fleets for row in fleet.ask("report")], cut
+            )
+            rejected = raw.info("stats")["rejected_connections"]
+            raw.close()
+    p99 = statistics.quantiles(found.took, n=100)[98]
+    tell(
+        f"  {killed} connections of {HERD} workers cut at once: {len(found.came)} back, the last after "
+        f"{max(found.came.values()):.2f} s; of {len(found.took)} heartbeats since, p99 {1000 * p99:.0f} ms of an "
+        f"interval of {INTERVAL_SECS:g} s; {found.arrivals.total()} arrivals in the first interval, peak/mean "
+        f"{found.peak_to_mean:.2f} per 100 ms; {found.failed} failed, {rejected} rejected, {flips} flips"
+    )
+    assert killed >= HERD
+    assert flips == rejected == 0
+    assert listed == len(found.came) == HERD
+    assert p99 < INTERVAL_SECS
+    assert found.peak_to_mean <= 2
+
+
 def flipped(raw: Any) -> int:
     return len(Store(raw).events(Kind.UNHEALTHY))
 
 
-def watch(url: str, raw: Any) -> tuple[int, int]:
+def watch(url: str, raw: Any, count: int) -> tuple[int, int]:
     """All are healthy to readers, until long after the recovery; flips seen, and the number."""
     with SyncModelRegistry.from_url(
         url, heartbeat_timeout_secs=TIMEOUT_SECS, operation_timeout_secs=30
@@ -181,6 +225,6 @@ def watch(url: str, raw: Any) -> tuple[int, int]:
         until = time.monotonic() + 2 * TIMEOUT_SECS
         while True:
             listed = len(reader.get_all_instances(MODEL, healthy_only=True))
-            if time.monotonic() > until or listed != WORKERS:
+            if time.monotonic() > until or listed != count:
                 return flipped(raw), listed
             time.sleep(0.5)
