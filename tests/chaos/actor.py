@@ -45,6 +45,10 @@ PICKS_NOTED_SECS = 0.2
 def essence(item: ModelInstance) -> str:
     """What events tell of an instance, all but what heartbeats move; one text, to be compared."""
     kept = item.model_dump(mode="json", exclude={"last_heartbeat", "load", "state"})
+    if not item.healthy:
+        # The event of a flip leaves out what was said of readiness, and since when; with a clock that
+        # was put back meanwhile that is later than the flip.
+        del kept["since"]
     return json.dumps(kept, sort_keys=True)
 
 
