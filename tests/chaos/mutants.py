@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.mutants.catalogue.mutant import CALLS, CHECKER, LUA, TAIL, Edit
+from tests.mutants.catalogue.mutant import CALLS, LUA, TAIL, Edit
 
 __all__ = ["CHAOS_MUTANTS", "ChaosMutant", "broken"]
 
@@ -96,16 +96,6 @@ CHAOS_MUTANTS = (
         (TAIL, "            self._miss_what_is_ahead(strand)\n", "            pass\n"),
     ),
     _mutant(
-        "no-recovery",
-        "down-for-two-timeouts",
-        (
-            LUA + "lib/open.lua",
-            "local function recovering()",
-            "local function recovering() do return false end end\nlocal function _recovering()",
-        ),
-        (LUA + "flip.lua", "elseif recovered and", "elseif false and"),
-    ),
-    _mutant(
         "restart-goes-unnoticed",
         "lossy-failover",
         (
@@ -122,6 +112,7 @@ CHAOS_MUTANTS = (
             "if not deadline or deadline > now then",
             "if not deadline then",
         ),
+        (LUA + "flip.lua", "elseif recovered and", "elseif false and"),
         (
             LUA + "sweep.lua",
             "local overdue = redis.call('ZCOUNT', DEADLINES, '-inf', horizon_text)",
@@ -129,13 +120,9 @@ CHAOS_MUTANTS = (
         ),
     ),
     _mutant(
-        "checker-dies-of-an-error",
+        "tail-dies-of-an-error",
         "down-for-two-timeouts",
-        (
-            CHECKER,
-            "                self._terms.pop(partition, None)\n                self.status.leads.discard(partition)\n                attempt += 1\n",
-            "                return\n",
-        ),
+        (TAIL, "                strand.error = error\n", "                raise\n"),
     ),
     _mutant(
         "reads-believe-the-flag",
@@ -147,12 +134,13 @@ CHAOS_MUTANTS = (
         ),
     ),
     _mutant(
-        "views-forget-when-redis-is-empty",
-        "flushall",
+        "new-epoch-goes-untold",
+        "aof-always",
+        (TAIL, "if place.epoch != here.epoch:", "if not place.epoch:"),
         (
-            "redis_registry/roles/following/follower.py",
-            "            if young_secs > 0:\n                return young_secs\n        was = ",
-            "            return 0.0\n        was = ",
+            TAIL,
+            "elif here.epoch != found.epoch or here.revision > found.revision:",
+            "elif here.revision > found.revision:",
         ),
     ),
     _mutant(
