@@ -16,17 +16,18 @@ import pytest
 from redis_registry import (
     GuardSettings,
     Kind,
+    ModelInstance,
     RedisModelRegistry,
     SyncModelRegistry,
 )
 from redis_registry.testing import Standalone
 from tests.conftest import _binary
-from tests.helpers import Store, connect, instances, until
+from tests.helpers import MODEL, Store, connect, instances, until
 from tests.load.conftest import Tell
 from tests.load.programs import part
 
 COUNT = part(100_000)
-PAGE = 1000
+PAGE, PORTS = 1000, 50_000
 STEADY, STEADY_INTERVAL_SECS = "steady@llm", 1.0
 LONGEST_MS = 10.0
 OPTIONS: dict[str, Any] = {
@@ -35,6 +36,14 @@ OPTIONS: dict[str, Any] = {
     "heartbeat_interval_secs": 0.2,
     "operation_timeout_secs": 60.0,
 }
+
+
+def crowd() -> list[ModelInstance]:
+    """All that will die; a host has not as many ports."""
+    return [
+        ModelInstance(model_name=MODEL, host=f"10.0.{n // PORTS}.1", port=1 + n % PORTS)
+        for n in range(COUNT)
+    ]
 
 
 @contextmanager
@@ -83,7 +92,7 @@ async def test_a_hundred_thousand_flips_keep_nobody_waiting(
         async with RedisModelRegistry.from_url(
             server.url, run_checker=True, **OPTIONS
         ) as registry:
-            await registry.send_heartbeats(instances(COUNT))
+            await registry.send_heartbeats(crowd())
             members = list(store.scores("deadlines"))
             assert len(members) == COUNT
             took: list[float] = []
@@ -94,19 +103,22 @@ async def test_a_hundred_thousand_flips_keep_nobody_waiting(
                 await until(lambda: _flipped(store), "all are flipped", within_secs=120)
                 flipping_secs = time.monotonic() - began
                 during = took[before:]
-        slow = [entry["duration"] / 1000 for entry in raw.slowlog_get(10_000)]
-        slow.sort()
+        slow = sorted(
+            (entry["duration"] / 1000, entry["command"][:200])
+            for entry in raw.slowlog_get(10_000)
+        )
         told = Counter(event.subject for event in store.events(Kind.UNHEALTHY))
         raw.close()
+    slowest_ms, slowest = slow[-1] if slow else (0.0, b"")
     p99 = statistics.quantiles(during, n=100)[98]
     tell(
         f"  {kind}: {COUNT:,} flips in {flipping_secs:.1f} s, {told.total():,} events; the slowest "
-        f"command took {max(slow, default=0):.1f} ms, {len(slow)} took 2 ms or more; "
+        f"command took {slowest_ms:.1f} ms, {len(slow)} took 2 ms or more; "
         f"{len(during)} heartbeats of others meanwhile, p99 {1000 * p99:.1f} ms"
     )
     assert len(told) == told.total() == COUNT, "one event each"
     assert not [subject for subject in told if subject.startswith("steady")]
-    assert max(slow, default=0) < LONGEST_MS
+    assert slowest_ms < LONGEST_MS, f"{slowest!r}, of {slow[-5:]}"
     assert p99 < STEADY_INTERVAL_SECS
 
 
