@@ -215,7 +215,7 @@ class History:
                 person.ended = min(person.ended, note["at"])
                 person.killed = what == "killed"
             elif what in ends.values():
-                open_[what, person.name] = note["at"]
+                open_.setdefault((what, person.name), note["at"])
             elif what in ends:
                 begun = open_.pop((ends[what], person.name), note["at"])
                 person.away.append((begun, note["at"]))
