@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
@@ -11,9 +12,6 @@ from weakref import ref
 from redis_registry.model import Identity, ModelInstance
 
 __all__ = ["Outstanding", "Tally"]
-
-_FEW = 64
-"""Of fewer models than this nobody looks which are gone."""
 
 
 class Tally:
@@ -54,6 +52,13 @@ class Tally:
         """For those who do more with it."""
 
 
+class _Follower(ref[Tally]):
+    """A tally that is told, while it lives; of which models, also when it has gone."""
+
+    __slots__ = ("models",)
+    models: set[str]
+
+
 class Outstanding:
     """Counts what this process has under way at each instance.
 
@@ -73,8 +78,9 @@ class Outstanding:
 
     def __init__(self) -> None:
         self._counts: dict[Identity, int] = {}
-        self._followers: dict[str, list[ref[Tally]]] = {}
-        self._many = _FEW  # models from which on to look for those that are gone
+        self._followers: dict[str, list[_Follower]] = {}
+        # Tallies go at any moment, also inside our lock: noted here, struck off with it.
+        self._gone: deque[_Follower] = deque()
         self._lock = Lock()
         self.counts: Mapping[Identity, int] = MappingProxyType(self._counts)
 
@@ -106,22 +112,25 @@ class Outstanding:
 
     def follow(self, tally: Tally) -> None:
         """Keep a tally up to date, while it lives: it is held weakly."""
-        models = tally.models
+        follower = _Follower(tally, self._gone.append)
+        follower.models = tally.models
         with self._lock:
+            self._strike_off()
             for identity, count in self._counts.items():
                 tally.change(identity, count)
-            for model in models:
-                living = [one for one in self._followers.get(model, ()) if one()]
-                self._followers[model] = [*living, ref(tally)]
-            if len(self._followers) > self._many:
-                self._forget_the_gone()
+            for model in follower.models:
+                self._followers.setdefault(model, []).append(follower)
 
-    def _forget_the_gone(self) -> None:
-        """Drop models of which no tally lives: they come and go, we stay."""
-        for model, tallies in list(self._followers.items()):
-            if not any(one() for one in tallies):
-                del self._followers[model]
-        self._many = max(2 * len(self._followers), _FEW)
+    def _strike_off(self) -> None:
+        """Drop the tallies that are gone: models come and go, we stay."""
+        while self._gone:
+            gone = self._gone.popleft()
+            for model in gone.models:
+                left = [one for one in self._followers[model] if one is not gone]
+                if left:
+                    self._followers[model] = left
+                else:
+                    del self._followers[model]
 
     def _tell(self, identity: Identity, by: int) -> None:
         for one in self._followers.get(identity.model_name, ()):

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Program:
         words: Its command line.
         package: Where it is.
         on: The host that it runs on; ``None``: this machine itself.
+        environment: Set for it, beside what is set here.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Program:
         *words: object,
         package: str = "tests.load",
         on: Host | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         command = [sys.executable, "-m", f"{package}.{module}", *map(str, words)]
         self.process = subprocess.Popen(
@@ -49,6 +51,7 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=os.environ | dict(environment or {}),
         )
 
     @property

@@ -31,7 +31,7 @@ from tests.soak.measuring import (
     median,
     rss_kb,
 )
-from tests.soak.settings import STAYING
+from tests.soak.settings import ALLOCATOR, STAYING
 
 BASE = "rr:{default/0}:"
 PASSING = {
@@ -258,7 +258,11 @@ def soak(asked: argparse.Namespace) -> int:
         proxy = stack.enter_context(Proxy(server.port))
 
         def member(role: str) -> Program:
-            return Program("member", role, proxy.url, asked.seed, package="tests.soak")
+            return Program(
+                *("member", role, proxy.url, asked.seed),
+                package="tests.soak",
+                environment=ALLOCATOR,
+            )
 
         lasting = {name: member(name) for name in ("worker", "controller", "reader")}
         for one in lasting.values():

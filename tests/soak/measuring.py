@@ -8,7 +8,6 @@ import ctypes
 import functools
 import gc
 import statistics
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,7 +53,6 @@ BOUNDED = {
     "Fleet.reasons": _FLEETS,
     "Operations._beliefs": CACHED,
     "Operations._epochs": CACHED,
-    "Outstanding._followers": 10 * 64,
     "Overrides._fitting": 4 * 65_536,
     "Reserver._fleets": _FLEETS,
     "RoundRobin._turns": 10 * 1000,
@@ -85,13 +83,41 @@ def held_by_process(roots: Sequence[object]) -> Figures:
         ctypes.CDLL(None).malloc_trim(0)
     found: Figures = {
         "RSS kB": rss_kb(),
-        "blocks in use": sys.getallocatedblocks(),
+        "bytes in use": _bytes_in_use(),
         "file descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()),
         "threads": threading.active_count(),
         "tasks": len(asyncio.all_tasks()),
     }
     tables = _tables(roots) + _caches()
     return found | {name: float(size) for name, size in sorted(tables.items())}
+
+
+_TOLD = [
+    "arena",
+    "ordblks",
+    "smblks",
+    "hblks",
+    "hblkhd",
+    "usmblks",
+    "fsmblks",
+    "uordblks",
+    "fordblks",
+    "keepcost",
+]
+
+
+class _Mallinfo(ctypes.Structure):
+    """What ``mallinfo2`` of the GNU library tells (glibc 2.33 and later; malloc.h)."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _TOLD)
+
+
+def _bytes_in_use() -> int:
+    """What is allocated and not freed; members run with the C library's allocator alone."""
+    tell = ctypes.CDLL(None).mallinfo2
+    tell.restype = _Mallinfo
+    told = tell()
+    return told.uordblks + told.hblkhd
 
 
 def _caches() -> Counter[str]:

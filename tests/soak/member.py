@@ -10,12 +10,16 @@ import asyncio
 import logging
 import random
 import sys
+import threading
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.load.programs import say
 from tests.soak.measuring import held_by_process
 from tests.soak.roles import ROLES, Role
 from tests.soak.settings import fill_caches
+
+POOL = 4
 
 
 async def questions() -> AsyncGenerator[list[str]]:
@@ -47,9 +51,18 @@ async def answer(role: Role, words: list[str]) -> object:
             raise ValueError(words)
 
 
+async def fill_pool() -> None:
+    """Have all threads of the loop's pool from the start: it starts one when none is free."""
+    loop, pool = asyncio.get_running_loop(), ThreadPoolExecutor(POOL)
+    loop.set_default_executor(pool)
+    all_there = threading.Barrier(POOL)
+    await asyncio.gather(*(asyncio.to_thread(all_there.wait) for _ in range(POOL)))
+
+
 async def main(name: str, url: str, seed: str) -> None:
     logging.disable()  # faults make every second line a warning
     fill_caches()
+    await fill_pool()
     async with ROLES[name](url, random.Random(f"{name} {seed}")) as role:
         say("ready")
         async for words in questions():

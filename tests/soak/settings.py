@@ -12,7 +12,15 @@ from redis_registry.store import writers
 from redis_registry.store.scripts import load
 from redis_registry.wire.keys import identity_text
 
-__all__ = ["CACHED", "OPTIONS", "STAYING", "STAYS", "fill_caches", "passing"]
+__all__ = [
+    "ALLOCATOR",
+    "CACHED",
+    "OPTIONS",
+    "STAYING",
+    "STAYS",
+    "fill_caches",
+    "passing",
+]
 
 STAYS = "stays"
 """The model whose instances live through all of it."""
@@ -35,6 +43,10 @@ OPTIONS: dict[str, Any] = {
 }
 
 CACHED = 20_000
+
+ALLOCATOR = {"PYTHONMALLOC": "malloc", "MALLOC_ARENA_MAX": "1"}
+"""The C library's, in one arena: it gives free memory back by the page, where Python's own needs a
+megabyte with nothing in it, and how many of those one peak leaves behind is luck."""
 
 
 MODEL_SIZE = 50

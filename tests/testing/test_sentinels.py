@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from redis_registry.testing import SentinelSet, await_that
 
 
@@ -44,3 +46,23 @@ def test_a_failover_by_order_loses_nobody(binary: str) -> None:
         new = sentinels.failover(within_secs=6)
         assert new is not old
         assert all(server.alive for server in sentinels.servers)
+
+
+def test_an_order_that_a_sentinel_gives_up_is_repeated(binary: str) -> None:
+    """It does so where the replica is silent for the failover's time, on a busy machine."""
+    with (
+        SentinelSet(binary=binary, failover_secs=1) as sentinels,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        [replica] = sentinels.replicas()
+
+        def under_way() -> bool:
+            table = sentinels.sentinels[0].table("MASTER", sentinels.name)
+            return "failover_in_progress" in table["flags"]
+
+        replica.pause()
+        moved = beside.submit(sentinels.failover)
+        await_that(under_way, "the order is obeyed")
+        await_that(lambda: not under_way(), "the order is given up")
+        replica.resume()
+        assert moved.result() is replica

@@ -6,10 +6,11 @@ import asyncio
 import signal
 import threading
 import time
+from contextlib import AsyncExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -19,7 +20,7 @@ from redis_registry import (
     RedisModelRegistry,
     RemoteRegistry,
 )
-from redis_registry.roles.sending.announcing import Announcement
+from redis_registry.roles.sending.announcing import AWAY_SECS, Announcement
 from tests.conftest import Server
 from tests.helpers import connect, instance, until, wait_for
 from tests.places import Place
@@ -245,6 +246,31 @@ async def test_leaving_takes_little_while_the_registry_is_away(
         took_secs = time.monotonic() - begun
         own_server.signal(signal.SIGCONT)
     assert took_secs < 2.5  # it would be 4 s and more for each of two last words
+
+
+@pytest.mark.parametrize("sender", ["thread", "process"])
+async def test_several_lives_don_t_wait_one_after_the_other(
+    own_server: Place, sender: Literal["thread", "process"]
+) -> None:
+    """Nothing answers, and no attempt has failed yet: the first finds out, and the others know."""
+    lives, patience_secs = 4, 1.5
+    settings: dict[str, Any] = QUICK | {
+        "socket_timeout_secs": patience_secs,
+        "operation_timeout_secs": patience_secs,
+        "heartbeat_timeout_secs": 60.0,
+    }
+    async with RedisModelRegistry.from_url(
+        own_server.url, run_checker=False, **settings
+    ) as registry:
+        async with AsyncExitStack() as stack:
+            for port in range(1, lives + 1):
+                worker = registry.announce(instance(port), sender=sender)
+                await stack.enter_async_context(worker)
+            own_server.signal(signal.SIGSTOP)
+            begun = time.monotonic()
+        took_secs = time.monotonic() - begun
+        own_server.signal(signal.SIGCONT)
+    assert took_secs < patience_secs + lives * 2 * AWAY_SECS + 1
 
 
 async def _fails(announced: Announcement) -> bool:

@@ -208,22 +208,36 @@ class _Announced:
     @property
     def _leaving_secs(self) -> float:
         """How long to wait for each of its last words."""
-        return AWAY_SECS if self._life.failures else self._patience
+        away = self._life.failures or self._sender.silent
+        return AWAY_SECS if away else self._patience
 
     def _leave(self) -> tuple[Future[None], float]:
         """Ask for the goodbye; when it is done, and how long to wait for it at most."""
-        self._life.leave(self._leaving_secs)
+        secs = self._leaving_secs
+        self._life.leave(secs)
         self._sender.wake()
-        return self._life.gone, self._patience + GRACE_SECS
+        # Once in a process: its other lives, and their last words, don't wait as long again.
+        return self._life.gone, secs if self._sender.silent else secs + GRACE_SECS
+
+    def _left(self) -> None:
+        """That wait is over."""
+        if not self._life.gone.done():
+            self._sender.silent = True
+            _log.warning(
+                "the registry does not take its goodbye, its silence will tell",
+                extra={"instance": str(self._life.instance.identity)},
+            )
 
     def _drain_secs(self, given: float | None) -> float:
         return self._life.options.drain_timeout_secs if given is None else given
 
     def _came(self, future: Future[None]) -> bool:
+        self._sender.silent = False
         future.result()
         return True
 
     def _late(self) -> bool:
+        self._sender.silent = True
         _log.warning(
             "the registry has not taken it yet; going on, it is told again and again",
             extra={"instance": str(self._life.instance.identity)},
@@ -263,6 +277,7 @@ class Announcement(_Announced):
             self._ticker.discard(self._life)
             # Also when this task is being cancelled: the goodbye is worth its short wait.
             await asyncio.wait([asyncio.wrap_future(gone)], timeout=secs)
+            self._left()
 
     async def _wait(self, future: Future[None], secs: float) -> bool:
         """Wait for the sender; ``False``: it is not that far."""
@@ -353,6 +368,7 @@ class SyncAnnouncement(_Announced):
         finally:
             gone, secs = self._leave()
             futures.wait([gone], timeout=secs)
+            self._left()
 
     def _wait(self, future: Future[None], secs: float) -> bool:
         done, _ = futures.wait([future], timeout=secs)

@@ -43,10 +43,14 @@ class Heartbeater:
 
     Args:
         channel: What it speaks through; nobody else does.
+
+    Attributes:
+        silent: Who waited last for the registry to be told something waited in vain.
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self.silent = False
         self._lives: list[Life] = []
         self._changed = threading.Condition()
         self._woken = False
@@ -130,6 +134,8 @@ class Heartbeater:
             now = time.monotonic()
             # While the registry is away, each life has one attempt when it is due.
             free = life.failures == 0 or life.due <= now
+            if life.gone.done():
+                continue  # by stop(), while another's attempt was under way
             if life.leaving:
                 self._try(life, self._leave)
             elif not life.registered.done():

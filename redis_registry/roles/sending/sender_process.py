@@ -36,10 +36,14 @@ class SenderProcess:
 
     Args:
         channel: What it is to speak through, as :meth:`Channel.described` has it.
+
+    Attributes:
+        silent: As of :class:`Heartbeater`.
     """
 
     def __init__(self, channel: Mapping[str, Any]) -> None:
         self._channel = channel
+        self.silent = False
         self._lives: dict[int, Life] = {}
         self._number = 0
         self._changed = threading.Condition()
