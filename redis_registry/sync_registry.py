@@ -83,7 +83,9 @@ class SyncModelRegistry:
     ) -> None:
         self.settings = settings or RegistrySettings.of(**options)
         self.name = actor("sync")
-        self._operations = Operations(self.settings, actor=self.name)
+        self._operations = Operations(
+            self.settings, actor=self.name, telemetry=telemetry
+        )
         self._executor = SyncExecutor(self.settings, telemetry=telemetry)
         self._reserver = Reserver(self._operations, self._executor, telemetry)
         self._counts = Counts()

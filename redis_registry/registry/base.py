@@ -41,7 +41,9 @@ class Base:
             raise ConfigurationError(msg)
         self.settings = settings or RegistrySettings.of(**options)
         self.name = actor("registry")
-        self._operations = Operations(self.settings, actor=self.name)
+        self._operations = Operations(
+            self.settings, actor=self.name, telemetry=telemetry
+        )
         self._executor = AsyncExecutor(
             self.settings, client=client, telemetry=telemetry
         )

@@ -15,6 +15,7 @@ from redis_registry.errors import PartitionMismatch
 from redis_registry.model import ModelInstance
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.scripts import Script, load
+from redis_registry.telemetry import DEAF, Telemetry
 from redis_registry.wire.codec import FORMAT
 from redis_registry.wire.keys import PartitionKeys, partition_of
 
@@ -120,11 +121,15 @@ class Calls:
     Args:
         settings: How the registry behaves.
         actor: Who acts, for the events.
+        telemetry: Who is told of records that can't be read.
     """
 
-    def __init__(self, settings: RegistrySettings, *, actor: str) -> None:
+    def __init__(
+        self, settings: RegistrySettings, *, actor: str, telemetry: Telemetry = DEAF
+    ) -> None:
         self.settings = settings
         self.actor = actor
+        self.telemetry = telemetry
         self._open(None)
         self._keys: dict[int, PartitionKeys] = {}
         self._default_timeout_ms = round(settings.heartbeat_timeout_secs * 1000)

@@ -10,6 +10,7 @@ from redis import exceptions as driver
 from redis_registry.errors import (
     AccessDenied,
     FormatMismatch,
+    InvalidInstance,
     KeyConflict,
     LeaseLost,
     OutOfMemory,
@@ -227,6 +228,13 @@ _TRANSLATIONS: tuple[
         ),
     ),
     (_code("RRPARTITIONS"), _partitions),
+    (
+        _code("RRTOOLARGE"),
+        lambda text, what, _where: InvalidInstance(
+            "{}: a field takes {} bytes, the limit is {}: keep large things elsewhere and store a "
+            "reference".format(what, *text.split()[1:3])
+        ),
+    ),
     (
         lambda error: "WRONGTYPE" in str(error),
         lambda text, what, where: KeyConflict(

@@ -17,6 +17,7 @@ from redis_registry.store.replies import (
     read_page,
     read_status,
 )
+from redis_registry.telemetry import DEAF, Telemetry
 from redis_registry.wire.keys import escape, partition_of
 
 __all__ = ["READ_PAGE", "SERVED", "Readers"]
@@ -39,8 +40,10 @@ SERVED: _Place = (b"served", b"")
 class Readers(Calls):
     """Operations of readers."""
 
-    def __init__(self, settings: RegistrySettings, *, actor: str) -> None:
-        super().__init__(settings, actor=actor)
+    def __init__(
+        self, settings: RegistrySettings, *, actor: str, telemetry: Telemetry = DEAF
+    ) -> None:
+        super().__init__(settings, actor=actor, telemetry=telemetry)
         self._orders: dict[int, Orders] = {}
 
     def _read(
@@ -58,7 +61,7 @@ class Readers(Calls):
         known = self._orders.get(partition, NO_ORDERS)
 
         def page(reply: list[Any]) -> Page:
-            read = read_page(reply, known)
+            read = read_page(reply, known, self.telemetry)
             if read.orders is not known:
                 self._orders[partition] = read.orders
             return read

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from redis_registry.model import EPOCH, ModelInstance
+from redis_registry.telemetry import DEAF, Telemetry
 from redis_registry.wire.aliases import Alias, decode_alias
 from redis_registry.wire.codec import decode_rows
 from redis_registry.wire.in_force import NOTHING, Overrides
@@ -174,6 +175,7 @@ class Page(NamedTuple):
         now_us: Redis's clock, in µs.
         orders: What operators have decided.
         target: The model that the asked name is an alias of, escaped, or empty.
+        telemetry: Who is told of rows that can't be read.
     """
 
     epoch: str
@@ -183,6 +185,7 @@ class Page(NamedTuple):
     now_us: int = 0
     orders: Orders = NO_ORDERS
     target: str = ""
+    telemetry: Telemetry = DEAF
 
     def instances(self, *, healthy_only: bool, of: str = "") -> list[ModelInstance]:
         """The instances, as the operators want them seen.
@@ -192,6 +195,8 @@ class Page(NamedTuple):
             of: Only those whom this name finds, whatever an earlier release has left of it.
         """
         found = decode_rows(self.rows)
+        if len(found) < len(self.rows):
+            self.telemetry.count("unreadable_records", len(self.rows) - len(found))
         if of:
             found = [i for i in found if i.model_name == of or of in i.serves]
         if self.orders.overrides:
@@ -202,7 +207,7 @@ class Page(NamedTuple):
         return found
 
 
-def read_page(reply: list[Any], known: Orders) -> Page:
+def read_page(reply: list[Any], known: Orders, telemetry: Telemetry = DEAF) -> Page:
     """Type the reply of ``read.lua``, asked with the stamp of ``known``."""
     more, model, instance, revision, epoch, now, stamp, told, target = reply[:9]
     return Page(
@@ -213,6 +218,7 @@ def read_page(reply: list[Any], known: Orders) -> Page:
         now_us=int(now),
         orders=known if stamp == known.stamp else read_orders(stamp, *told),
         target=target.decode(),
+        telemetry=telemetry,
     )
 
 

@@ -17,6 +17,7 @@ from redis_registry.model import (
 )
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.calls import Call, Calls, Operation, ask, chunks, text, texts
+from redis_registry.telemetry import DEAF, Telemetry
 from redis_registry.wire.codec import (
     READINESS,
     encode_load,
@@ -55,8 +56,10 @@ def _key(instance: ModelInstance) -> _Key:
 class Writers(Calls):
     """Operations of workers."""
 
-    def __init__(self, settings: RegistrySettings, *, actor: str) -> None:
-        super().__init__(settings, actor=actor)
+    def __init__(
+        self, settings: RegistrySettings, *, actor: str, telemetry: Telemetry = DEAF
+    ) -> None:
+        super().__init__(settings, actor=actor, telemetry=telemetry)
         self._beliefs: dict[_Key, _Belief] = {}
         self._epochs: dict[_Key, str] = {}  # in which each was registered
 

@@ -184,7 +184,7 @@ TESTED: tuple[Tested, ...] = (
         "broken-record",
         30,
         "P0",
-        "a record of garbage: left out and logged; the others and the checker go on",
+        "a record of garbage: left out, logged and counted; the others and the checker go on",
         _in(
             "promises/test_faults.py",
             "test_a_broken_record_spoils_no_other",
@@ -213,11 +213,15 @@ TESTED: tuple[Tested, ...] = (
         "oversize",
         33,
         "P0",
-        "names, metadata and bodies that are too large: refused by name, nothing stored (before the script, which trusts its own callers)",
+        "names, metadata and bodies that are too large: refused by name, nothing stored, by the client and by the script",
         _in(
             "registry/test_names.py",
             "test_bad_fields_are_refused_by_name",
             "test_what_does_not_fit_on_the_wire_stores_nothing",
+        )
+        + _in(
+            "promises/test_faults.py",
+            "test_what_a_client_lets_through_the_script_refuses",
         )
         + _in(
             "http/test_door.py",

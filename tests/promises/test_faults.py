@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from redis_registry import (
     AccessDenied,
     FormatMismatch,
+    InvalidInstance,
     KeyConflict,
     OutOfMemory,
     PartitionMismatch,
@@ -74,6 +76,45 @@ async def test_so_are_what_operators_decide(bench: Bench) -> None:
     assert dump(server) == before
 
 
+class Heard:
+    """What was counted."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+
+    def count(self, name: str, amount: int = 1, **labels: str) -> None:
+        self.counted[name] += amount
+
+    def observe(self, name: str, secs: float, **labels: str) -> None:
+        """Not of interest."""
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Nor this."""
+
+
+@pytest.mark.parametrize(
+    "field", ["identity", "model", "address", "spec", "why", "serves"]
+)
+async def test_what_a_client_lets_through_the_script_refuses(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    """A faulty client, or one of another make, stores nothing that all readers would read."""
+    place = {"identity": 0, "model": 1, "address": 2, "spec": 8, "why": 9, "serves": 15}
+    operations, before = bench.registry._operations, dump(bench.server)
+    made = operations._call
+
+    def swollen(name: str, home: int, args: list[Any], *read: Any, **keys: Any) -> Any:
+        if name == "register":
+            args = [*args]
+            args[place[field]] = "x" * 2_000_000
+        return made(name, home, args, *read, **keys)
+
+    monkeypatch.setattr(operations, "_call", swollen)
+    with pytest.raises(InvalidInstance, match="takes 2000000 bytes, the limit is"):
+        await bench.registry.register_instance(instance())
+    assert dump(bench.server) == before
+
+
 @pytest.mark.damages
 @pytest.mark.parametrize(
     "damage",
@@ -98,10 +139,13 @@ async def test_a_broken_record_spoils_no_other(
         bench.store.key("i:glm@llm:10.0.0.1:2"), mapping=dict(damage.items())
     )
 
+    bench.registry._operations.telemetry = heard = Heard()
+
     found = await bench.registry.get_all_instances("glm@llm")
 
     assert [item.port for item in found] == [1, 3]
     assert "records unreadable" in caplog.text
+    assert heard.counted == {"unreadable_records": 1}
     bench.store.age(61, away=False)
     await bench.sweep()
     states = await bench.states()

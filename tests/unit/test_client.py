@@ -37,6 +37,11 @@ CASES: list[tuple[Exception, Fault, type[errors.RegistryError]]] = [
     (driver.OutOfMemoryError("OOM"), Fault.PERMANENT, errors.OutOfMemory),
     (driver.ResponseError("WRONGTYPE Operation"), Fault.PERMANENT, errors.KeyConflict),
     (driver.ResponseError("RRFENCED a 3"), Fault.PERMANENT, errors.LeaseLost),
+    (
+        driver.ResponseError("RRTOOLARGE 70000 65536"),
+        Fault.PERMANENT,
+        errors.InvalidInstance,
+    ),
     (driver.ResponseError("RRFORMAT 9"), Fault.PERMANENT, errors.FormatMismatch),
     (driver.ResponseError("RRPARTITIONS 4"), Fault.PERMANENT, errors.PartitionMismatch),
     (driver.ResponseError("anything else"), Fault.PERMANENT, errors.RegistryRefused),

@@ -13,6 +13,15 @@
 --       15 flapping: threshold|until down to|half life µs, or "" for none  16 share that may be out
 --       17 base of the partition's keys  18 further names that it serves: name|name|…
 -- Reply {revision of the record, 1 if it is new, epoch}, or {-1, incarnation that is there}: superseded
+
+-- Clients refuse it themselves; one that does not must not store what everybody reads from then on.
+-- In bytes: a character of a name or a reason takes up to twelve, escaped.
+local MOST = { [3] = 9300, [4] = 6144, [5] = 3100, [11] = 65536, [12] = 6000, [18] = 1573376 }
+for i, most in pairs(MOST) do
+  if #ARGV[i] > most then
+    return redis.error_reply('RRTOOLARGE ' .. #ARGV[i] .. ' ' .. most)
+  end
+end
 -- @include open
 -- @include record
 -- @include living

@@ -80,4 +80,50 @@ MUTANTS = [
             "at, model, author",
         ),
     ),
+    mutant(
+        "S4",
+        "the script stores whatever a client lets through",
+        "promises/test_faults.py::test_what_a_client_lets_through_the_script_refuses",
+        (LUA + "register.lua", "if #ARGV[i] > most then", "if false then"),
+    ),
+    mutant(
+        "S1",
+        "what an eviction took stays lost",
+        "faults/test_damage.py::test_whatever_key_is_lost_heartbeats_and_sweeps_mend_the_rest",
+        (
+            LUA + "mend.lua",
+            "mended = mended + added\n",
+            "redis.call('ZREM', set, member)\n",
+        ),
+    ),
+    mutant(
+        "S1",
+        "a revision that fell behind its stream stays there",
+        "faults/test_access.py::test_whatever_right_is_missing_each_call_is_denied_once_and_all_is_mended_later",
+        (
+            LUA + "lib/open.lua",
+            "redis.call('HSET', META, 'rev', reached)\n  error(",
+            "error(",
+        ),
+    ),
+    mutant(
+        "S1",
+        "a slow client is waited for",
+        "http/test_limits.py::test_forty_slow_clients_are_left_in_time_and_others_are_served",
+        (
+            "redis_registry/http/protocol.py",
+            "self._head_timer = self.loop.call_later(HEAD_SECS, self.transport.abort)",
+            "self._head_timer = None",
+        ),
+    ),
+    mutant(
+        "S1",
+        "who leaves waits anew for each of its lives",
+        "workers/test_registry_away.py::test_several_lives_don_t_wait_one_after_the_other",
+        (
+            "redis_registry/roles/sending/announcing.py",
+            "away = self._life.failures or self._sender.silent",
+            "away = self._life.failures",
+        ),
+    ),
 ]
