@@ -34,6 +34,27 @@ async def test_after_a_silence_overdue_instances_are_protected(bench: Bench) -> 
     assert 55 < left <= 60
 
 
+async def test_the_pace_of_others_is_no_silence_to_a_hasty_client(bench: Bench) -> None:
+    """Its own timeout says nothing of how often the others call; the controller's does."""
+    await bench.registry.send_heartbeats(instances(3))
+    await bench.sweep()
+    async with RedisModelRegistry.from_url(
+        bench.server.url, heartbeat_timeout_secs=1.0, run_checker=False
+    ) as hasty:
+        bench.store.age(5, away=True)
+        await hasty.get_all_instances("glm@llm")
+        await hasty.send_heartbeat(instance(4))
+        assert not bench.store.events(Kind.RECOVERY)
+        bench.store.age(90, away=True)
+        await hasty.get_all_instances("glm@llm")
+    (event,) = bench.store.events(Kind.RECOVERY)
+    assert event.cause == "silence"
+    status = await bench.status()
+    assert status.recovering_until is not None
+    left = (status.recovering_until - status.now).total_seconds()
+    assert 55 < left <= 60
+
+
 async def test_who_stays_silent_through_the_recovery_is_flipped_at_its_end(
     bench: Bench,
 ) -> None:

@@ -36,6 +36,7 @@ if not valid or lease[1] ~= holder then
   token = token + 1
   emit('lease', string.format('term %d', token), holder)
   commit()
+  redis.call('HSET', META, 'gap', own_gap, 'window', own_window)
 end
 redis.call('HSET', LEASE, 'holder', holder, 'token', string.format('%d', token), 'until',
   string.format('%d', now + ttl), 'ttl', string.format('%d', ttl), 'epoch', epoch)

@@ -16,8 +16,8 @@ MUTANTS = [
         ),
         (
             LUA + "lib/open.lua",
-            "gap, window, events_kept =",
-            "gap, window, events_kept, host =",
+            "own_gap, own_window, events_kept =",
+            "own_gap, own_window, events_kept, host =",
         ),
         (
             LUA + "lib/open.lua",
@@ -218,5 +218,11 @@ MUTANTS = [
         "a forgotten model leaves its counters behind",
         "promises/test_guard.py::test_its_records_go_with_the_models",
         (LUA + "lib/remove.lua", "redis.call('HDEL', keys.tally, model)", ""),
+    ),
+    mutant(
+        "L4",
+        "each caller has its own idea of a silence",
+        "promises/test_recovery.py::test_the_pace_of_others_is_no_silence_to_a_hasty_client",
+        (LUA + "lib/open.lua", "tonumber(meta[13] or own_gap)", "tonumber(own_gap)"),
     ),
 ]

@@ -6,9 +6,8 @@
 -- Gives   now, now_text, epoch, rev, recovering, recovery_ends, effective(), emit(), commit(),
 --         recover()
 local META, EVENTS, ACTOR = KEYS[1], KEYS[2], ARGV[2]
-local FORMAT, partitions, gap, window, events_kept =
+local FORMAT, partitions, own_gap, own_window, events_kept =
   string.match(ARGV[1], '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$')
-gap, window = tonumber(gap), tonumber(window)
 
 -- Not frozen inside a script on Redis 7.0, so it is read exactly once.
 local time = redis.call('TIME')
@@ -16,7 +15,7 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_text = string.format('%d', now) -- tostring() would lose digits
 
 local meta = redis.call('HMGET', META, 'format', 'partitions', 'run', 'epoch', 'rev', 'pulse',
-  'swept', 'recovery_from', 'recovery_first', 'recovery_at', 'former_from', 'former_at')
+  'swept', 'recovery_from', 'recovery_first', 'recovery_at', 'former_from', 'former_at', 'gap', 'window')
 redis.call('XLEN', EVENTS) -- fails here, before any write, if the key is of another type
 if meta[1] and meta[1] ~= FORMAT then
   return redis.error_reply('RRFORMAT ' .. meta[1])
@@ -30,6 +29,8 @@ local pulse, swept = tonumber(meta[6] or '0'), tonumber(meta[7] or '0')
 local recovery_from, recovery_first, recovery_at =
   tonumber(meta[8] or '0'), tonumber(meta[9] or '0'), tonumber(meta[10] or '0')
 local former_from, former_at = tonumber(meta[11] or '0'), tonumber(meta[12] or '0')
+-- Those of the newest term: a caller with a shorter timeout would take the pace of others for silence.
+local gap, window = tonumber(meta[13] or own_gap), tonumber(meta[14] or own_window)
 
 -- The deadline that counts: after an absence of the registry (recovery_at) everybody whose
 -- deadline passed meanwhile gets one full timeout; what the former recovery has given holds too,
