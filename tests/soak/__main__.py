@@ -31,7 +31,7 @@ from tests.soak.measuring import (
     median,
     rss_kb,
 )
-from tests.soak.settings import ALLOCATOR, STAYING
+from tests.soak.settings import ALLOCATOR, MOST_PRESENT, STAYING
 
 BASE = "rr:{default/0}:"
 PASSING = {
@@ -119,6 +119,10 @@ class Soak:
             if not self.asked.calm:
                 self.faults.one(name)
                 self.faults.pause()
+            self._progress()
+        for _ in range(0 if self.asked.calm else ROUNDS):
+            self.lasting["worker"].ask(f"more {2 * MOST_PRESENT}")
+            self.faults.flood(lambda: self._passing() >= MOST_PRESENT)
             self._progress()
         self._await_cycles()
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Self
 
 from redis_registry.testing import Proxy, Standalone
+from tests.helpers import wait_for
 from tests.load.programs import Program
 
 __all__ = ["Faults"]
@@ -75,6 +76,17 @@ class Faults:
     def _while(self, least: float, most: float) -> None:
         """How long a fault lasts, or the pause after one; it is waited for on purpose."""
         time.sleep(self._chance.uniform(least, most))
+
+    def flood(self, full: Callable[[], bool]) -> None:
+        """Have nobody flipped or forgotten until it is full, and all read anew: the highest water."""
+        sweepers = [self._lasting["controller"], self.visitor]
+        for one in sweepers:
+            one.signal(signal.SIGSTOP)
+        wait_for(full, "as many are listed as may be", within_secs=120)
+        self._kill_redis()
+        self.pause()
+        for one in sweepers:
+            one.signal(signal.SIGCONT)
 
     def pause(self) -> None:
         """Between two faults."""

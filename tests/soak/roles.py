@@ -27,14 +27,11 @@ from redis_registry import (
 from redis_registry.roles.following.view import ViewReads
 from redis_registry.selection import POLICIES
 from tests.soak.measuring import Figures
-from tests.soak.settings import OPTIONS, STAYING, STAYS, passing
+from tests.soak.settings import MOST_PRESENT, OPTIONS, STAYING, STAYS, passing
 
 __all__ = ["ROLES", "Role"]
 
 BATCH = 250
-MOST_PRESENT = 10_000
-"""So many of those that come and go may be listed at once; then the worker waits."""
-
 ALSO = "also "
 
 

@@ -15,6 +15,7 @@ from redis_registry.wire.keys import identity_text
 __all__ = [
     "ALLOCATOR",
     "CACHED",
+    "MOST_PRESENT",
     "OPTIONS",
     "STAYING",
     "STAYS",
@@ -26,6 +27,9 @@ STAYS = "stays"
 """The model whose instances live through all of it."""
 
 STAYING = 40
+
+MOST_PRESENT = 10_000
+"""So many of those that come and go may be listed at once; then the worker waits."""
 
 OPTIONS: dict[str, Any] = {
     "heartbeat_timeout_secs": 2.0,
