@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 from redis_registry.embedded import free_port
 from redis_registry.errors import EmbeddedServerError, NotAvailableHere
+from redis_registry.testing.entering import Entering
 from redis_registry.testing.link import Said
 from redis_registry.testing.netns import Host, in_turn
 from redis_registry.testing.servers import Standalone, userinfo
@@ -103,7 +102,7 @@ def _row(line: str) -> Row:
     return Row(ident, port, frozenset(flags.split(",")), primary, frozenset(held))
 
 
-class Cluster:
+class Cluster(Entering):
     """Primaries that share all slots, each with replicas; a context manager.
 
     Entered, it serves every slot, and every replica has caught up.
@@ -144,7 +143,6 @@ class Cluster:
         self._options = options
         self._password = password
         self._node_timeout_secs = node_timeout_secs
-        self._stack = ExitStack()
         self.nodes: list[Node] = []
 
     @property
@@ -153,21 +151,6 @@ class Cluster:
         who = userinfo(self._password)
         places = ",".join(f"{node.host}:{node.port}" for node in self.nodes)
         return f"redis+cluster://{who}{places}"
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._stack = stack
-            self._form()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def _start(self) -> Node:
         number = len(self.nodes)
@@ -182,7 +165,7 @@ class Cluster:
         self.nodes.append(self._stack.enter_context(node))
         return node
 
-    def _form(self) -> None:
+    def _enter(self) -> None:
         primaries, replicas = self._counts
         for number in range(primaries + replicas):
             self._start().call("CLUSTER", "SET-CONFIG-EPOCH", number + 1)

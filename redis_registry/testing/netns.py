@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from redis_registry.embedded import die_with
 from redis_registry.errors import EmbeddedServerError, NotAvailableHere
+from redis_registry.testing.entering import Entering
 from redis_registry.testing.waiting import await_that
 
 __all__ = ["Host", "Network", "in_turn"]
@@ -41,7 +40,7 @@ class Host:
         return ["nsenter", f"--net=/proc/{self.pid}/ns/net", *words]
 
 
-class Network:
+class Network(Entering):
     """Hosts that reach each other until a link is broken; a context manager.
 
     Nothing of it is seen by others of this machine but one interface, in 198.18.0.0/15, by which
@@ -60,26 +59,12 @@ class Network:
 
     def __init__(self, hosts: int = 3) -> None:
         self._count = hosts
-        self._stack = ExitStack()
         self.hosts: list[Host] = []
         self._parted: set[tuple[Host, Host]] = set()
 
-    def __enter__(self) -> Self:
+    def _enter(self) -> None:
         _check()
-        with ExitStack() as stack:
-            self._build(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def _build(self, stack: ExitStack) -> None:
+        stack = self._stack
         base, leg = _unused_base(), f"rr{secrets.token_hex(5)}"
         switch = Host("", _namespace(stack))
         _ip(switch, "link add br0 type bridge", "link set br0 up")

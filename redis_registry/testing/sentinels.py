@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
+from redis_registry.testing.entering import Entering
 from redis_registry.testing.link import Said
 from redis_registry.testing.netns import Host, in_turn
 from redis_registry.testing.servers import Replica, Standalone, userinfo
@@ -56,7 +56,7 @@ class Sentinel(Standalone):
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-class SentinelSet:
+class SentinelSet(Entering):
     """A primary with replicas under sentinels that fail over quickly; a context manager.
 
     Entered, all sentinels know all servers and each other.
@@ -105,7 +105,6 @@ class SentinelSet:
         self._password = password
         self._down_after_secs = down_after_secs
         self._failover_secs = failover_secs
-        self._stack = ExitStack()
         self.servers: list[Standalone] = []
         self.sentinels: list[Sentinel] = []
 
@@ -116,21 +115,8 @@ class SentinelSet:
         places = ",".join(f"{s.host}:{s.port}" for s in self.sentinels)
         return f"redis+sentinel://{who}{places}/{self.name}/0"
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._start(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def _start(self, stack: ExitStack) -> None:
+    def _enter(self) -> None:
+        stack = self._stack
         replicas, sentinels = self._counts
         primary = Standalone(
             binary=self._binary,

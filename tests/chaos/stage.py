@@ -9,12 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from redis_registry.embedded import die_with
 from redis_registry.testing import (
@@ -26,6 +24,7 @@ from redis_registry.testing import (
     Standalone,
     wrong_clock,
 )
+from redis_registry.testing.entering import Entering
 from tests.chaos.auditor import Auditor
 from tests.chaos.notebook import Note, Notebook, read_notes
 
@@ -177,7 +176,7 @@ class Player:
         return code
 
 
-class Stage:
+class Stage(Entering):
     """The servers and the processes of one run; a context manager.
 
     Args:
@@ -223,7 +222,6 @@ class Stage:
         self.sentinels: SentinelSet | None = None
         self.cluster: Cluster | None = None
         self._package = package or ROOT
-        self._stack = ExitStack()
         self._made = 0
         self.calm_at = 0.0
         self._open(binary, dict(options or {}), clocked=clocked)
@@ -271,36 +269,25 @@ class Stage:
         """The heartbeat timeout in seconds."""
         return float(self.settings["heartbeat_timeout_secs"])
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            for place in (self.server, self.sentinels, self.cluster):
-                if place is not None:
-                    stack.enter_context(place)
-            if self.spare is not None:
-                self.link = stack.enter_context(Proxy(self.one.port))
-                stack.enter_context(self.spare)
-                self.spare.call("REPLICAOF", "127.0.0.1", self.link.port)
-            self.book.write(
-                "opens",
-                topology=self.topology,
-                settings=self.settings,
-                partitions=self.partitions,
-            )
-            auditor = Auditor(self.book, lambda: list(self.servers), self.partitions)
-            auditor.start()
-            stack.callback(auditor.close)
-            stack.callback(self._clear)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-        self.book.close()
+    def _enter(self) -> None:
+        enter = self._stack.enter_context
+        self._stack.callback(self.book.close)
+        for place in (self.server, self.sentinels, self.cluster):
+            if place is not None:
+                enter(place)
+        if self.spare is not None:
+            self.link = enter(Proxy(self.one.port))
+            enter(self.spare).call("REPLICAOF", "127.0.0.1", self.link.port)
+        self.book.write(
+            "opens",
+            topology=self.topology,
+            settings=self.settings,
+            partitions=self.partitions,
+        )
+        auditor = Auditor(self.book, lambda: list(self.servers), self.partitions)
+        auditor.start()
+        self._stack.callback(auditor.close)
+        self._stack.callback(self._clear)
 
     def _clear(self) -> None:
         for player in self.players.values():

@@ -645,8 +645,9 @@ async def test_after_a_crash_that_lost_nothing_nothing_is_lost(
     own_server: Place, no_tasks_left: None
 ) -> None:
     """And what the server did lose, a release, is found by the renewal."""
+    ttl_secs = 3 * TTL_SECS  # longer than a restart takes on a busy machine
     async with RedisModelRegistry.from_url(
-        own_server.url, run_checker=False, **SLOW, reservation_ttl_secs=TTL_SECS
+        own_server.url, run_checker=False, **SLOW, reservation_ttl_secs=ttl_secs
     ) as registry:
         await registry.send_heartbeats(instances(3))
         async with contextlib.AsyncExitStack() as stack:
@@ -654,7 +655,7 @@ async def test_after_a_crash_that_lost_nothing_nothing_is_lost(
             own_server.kill()
             raw = restarted(own_server)
             store = Store(raw)
-            await asyncio.sleep(1.2 * TTL_SECS)
+            await asyncio.sleep(1.2 * ttl_secs)
             assert await total(registry) == 5
             assert not any(made.lost for made in held)
             # as if one more had been reserved, given back, and only the latter lost

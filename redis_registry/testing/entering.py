@@ -1,0 +1,35 @@
+"""What the sets of servers have in common: entered whole, or not at all."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Entering"]
+
+
+class Entering:
+    """A context manager that enters others and leaves them in turn, also when one can't be entered."""
+
+    _stack: ExitStack
+    """What was entered so far; more may be, and leaves with the rest."""
+
+    def _enter(self) -> None:
+        """Enter them, on the stack."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._stack = stack
+            self._enter()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
