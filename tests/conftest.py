@@ -39,6 +39,7 @@ collect_ignore = ["dbgpt"]  # runs in a venv of its own: make test-dbgpt
 for name in [name for name in os.environ if name.startswith("REDIS_REGISTRY_")]:
     del os.environ[name]
 
+LONG = ("tests/upgrade/", "tests/testing/")
 REDIS_7 = shutil.which("redis-server")
 KINDS = {"valkey": find_server(), "redis7": REDIS_7}
 _places: dict[str, Place] = {}
@@ -73,6 +74,8 @@ def pytest_collection_modifyitems(
         for item in items:
             if "tests/load/" in item.nodeid:
                 item.add_marker(skip)
+    # The long ones first: at the end one worker would be at them, and the others idle.
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
     if config.getoption("--topology") != "standalone":
         items[:] = _of_other_topologies(config, items)
 

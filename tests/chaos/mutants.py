@@ -100,7 +100,7 @@ CHAOS_MUTANTS = (
         "lossy-failover",
         (
             LUA + "lib/open.lua",
-            "if not epoch or meta[3] ~= run then",
+            "if not epoch or meta[3] ~= run or again then",
             "if not epoch then",
         ),
     ),

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ReadOnlyError
 
-from redis_registry import RedisModelRegistry, SyncModelRegistry
+from redis_registry import Kind, RedisModelRegistry, SyncModelRegistry
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import async_client
-from redis_registry.testing import SentinelSet, Standalone
+from redis_registry.testing import Replica, SentinelSet, Standalone, await_that
+from tests.helpers import Store, connect, instance
 from tests.topologies.traffic import OPTIONS, Traffic, fleet
 
 
@@ -91,3 +92,33 @@ async def test_dead_sentinels_are_passed_over(binary: str, no_tasks_left: None) 
         with SyncModelRegistry.from_url(sentinels.url, **options) as registry:
             assert len(registry.get_all_instances("m0")) == 5
         paused.resume()
+
+
+async def test_one_that_is_promoted_again_with_less_begins_a_new_epoch(
+    binary: str, no_tasks_left: None
+) -> None:
+    """It is the same process; nobody called the one that replaced it for a moment."""
+    with (
+        Standalone(binary=binary) as first,
+        Replica(first, binary=binary) as second,
+    ):
+        async with RedisModelRegistry.from_url(
+            first.url, run_checker=False
+        ) as registry:
+            await registry.register_instance(instance(1))
+            await_that(second.in_step, "the second follows the first")
+            second.call("REPLICAOF", "NO", "ONE")
+            await registry.register_instance(instance(2))
+            first.call("REPLICAOF", "127.0.0.1", second.port)
+            await_that(first.in_step, "the first has what the second has")
+            first.call("REPLICAOF", "NO", "ONE")
+
+            await registry.register_instance(instance(3))
+            store = Store(connect(first.url))
+            found = store.events(Kind.OPENED, Kind.RECOVERY, Kind.REGISTERED)
+            assert [event.kind for event in found] == [
+                Kind.OPENED, Kind.REGISTERED, Kind.RECOVERY, Kind.REGISTERED
+            ]  # fmt: skip
+            (old, _, new, last) = (event.epoch for event in found)
+            assert old != new == last
+            store.raw.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from redis_registry import Kind, ModelInstance
 from tests.chaos.judge.history import Entry, History, Life, Person, timelines
-from tests.chaos.spans import length_within
+from tests.chaos.spans import Span, length_within
 
 __all__ = ["LIVENESS"]
 
@@ -58,8 +58,10 @@ def nobody_who_has_beaten_is_flipped(history: History) -> Iterator[str]:
             )
 
 
-def _outages(history: History, partition: int, begun: float, ended: float) -> int:
-    return sum(1 for b, e in history.away[partition] if e >= begun and b <= ended)
+def _outages(
+    history: History, partition: int, begun: float, ended: float
+) -> list[Span]:
+    return [(b, e) for b, e in history.away[partition] if e >= begun and b <= ended]
 
 
 def nobody_who_could_beat_is_flipped(history: History) -> Iterator[str]:
@@ -77,7 +79,10 @@ def nobody_who_could_beat_is_flipped(history: History) -> Iterator[str]:
             entry.after - 2 * timeout, entry.at, timeout
         ):
             continue
-        if _outages(history, entry.partition, entry.after - 3 * timeout, entry.at) > 1:
+        outages = _outages(
+            history, entry.partition, entry.after - 3 * timeout, entry.at
+        )
+        if len(outages) > 1:
             continue
         yield (
             f"{identity} was flipped at {entry.at:.3f} (revision {entry.rev}), and "
@@ -246,12 +251,18 @@ def reads_do_not_bury_the_living(history: History) -> Iterator[str]:
 
 
 def _ran(history: History, life: Life, begun: float, ended: float) -> bool:
-    """Whether a life had, for three timeouts, all that it needs to be known as healthy."""
-    since, partition = begun - 3 * history.timeout, history.partition_of(life.identity)
+    """Whether a life had, for three timeouts, all that it needs to be known as healthy.
+
+    It had them before an outage, if there was one: who was away until then could not come back.
+    """
+    needed, partition = 3 * history.timeout, history.partition_of(life.identity)
+    since = begun - needed
+    outages = _outages(history, partition, since, ended)
+    since = min([since, *(gone - needed for gone, _ in outages)])
     return (
         not history.split(since, ended)
         and life.could_beat(since, ended, history.timeout)
-        and _outages(history, partition, since, ended) <= 1
+        and len(outages) <= 1
     )
 
 

@@ -93,7 +93,7 @@ MUTANTS = [
         "promises/test_recovery.py::test_another_server_process_starts_a_new_epoch_and_a_recovery",
         (
             LUA + "lib/open.lua",
-            "if not epoch or meta[3] ~= run then",
+            "if not epoch or meta[3] ~= run or again then",
             "if not epoch then",
         ),
     ),

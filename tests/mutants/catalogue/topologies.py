@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.catalogue.mutant import TAIL, mutant
+from tests.mutants.catalogue.mutant import LUA, TAIL, mutant
 
 CLUSTER = "redis_registry/store/cluster.py"
 DEATH = "topologies/test_clusters.py::test_callers_and_views_come_through_the_death_of_a_primary"
@@ -78,5 +78,11 @@ MUTANTS = [
             "each = 1 if self._executor.spread else partitions",
             "each = partitions",
         ),
+    ),
+    mutant(
+        "S5",
+        "who is promoted again with less goes on with its epoch",
+        "topologies/test_sentinels.py::test_one_that_is_promoted_again_with_less_begins_a_new_epoch",
+        (LUA + "lib/open.lua", "meta[3] ~= run or again then", "meta[3] ~= run then"),
     ),
 ]

@@ -15,7 +15,7 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_text = string.format('%d', now) -- tostring() would lose digits
 
 local meta = redis.call('HMGET', META, 'format', 'partitions', 'run', 'epoch', 'rev', 'pulse',
-  'swept', 'recovery_from', 'recovery_first', 'recovery_at', 'former_from', 'former_at', 'gap', 'window')
+  'swept', 'recovery_from', 'recovery_first', 'recovery_at', 'former_from', 'former_at', 'gap', 'window', 'promoted')
 redis.call('XLEN', EVENTS) -- fails here, before any write, if the key is of another type
 if meta[1] and meta[1] ~= FORMAT then
   return redis.error_reply('RRFORMAT ' .. meta[1])
@@ -100,13 +100,18 @@ local function recover(cause, from, hard)
     'former_from', string.format('%d', former_from), 'former_at', string.format('%d', former_at))
 end
 
--- fakeredis has no INFO; everywhere else the run id tells a restart or failover from a pause.
-local info = redis.pcall('INFO', 'server')
+-- fakeredis has no INFO; everywhere else the run id tells a restart or failover from a pause. A server
+-- may be replaced, take over what its replacement has, which is less, and be promoted again, with
+-- nobody calling meanwhile: then its second replication id tells (none, or zeros: never promoted).
+local info = redis.pcall('INFO', 'server', 'replication')
 -- Without the right to it a restart would go unnoticed: better to say so at once.
 if type(info) == 'table' and type(info.err) == 'string'
   and not string.find(info.err, 'nknown') then return info end
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'unknown'
-if not epoch or meta[3] ~= run then
+local promoted = type(info) == 'string' and string.match(info, 'master_replid2:(%x+)') or ''
+if not string.find(promoted, '[^0]') then promoted = '' end
+local again = promoted ~= '' and (meta[15] or '') ~= promoted
+if not epoch or meta[3] ~= run or again then
   -- Revisions and tokens are unique within an epoch only: acknowledged writes may be lost.
   local born = not epoch
   epoch = string.format('%s-%d', string.sub(run, 1, 8), now)
@@ -114,7 +119,7 @@ if not epoch or meta[3] ~= run then
     local last = redis.call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
     if last then rev = math.max(rev, tonumber(string.match(last[1], '^(%d+)'))) end
   end
-  redis.call('HSET', META, 'format', FORMAT, 'run', run, 'epoch', epoch)
+  redis.call('HSET', META, 'format', FORMAT, 'run', run, 'promoted', promoted, 'epoch', epoch)
   if partitions ~= '0' then redis.call('HSET', META, 'partitions', partitions) end
   if born then
     emit('opened', 'new', '*')
