@@ -15,9 +15,11 @@ from redis_registry.testing.waiting import await_that
 
 __all__ = ["Sentinel", "SentinelSet"]
 
-_PERIODS_MS = {"PING": 300, "INFO": 200, "PUBLISH": 200, "ASK": 100}
+_PERIODS_MS = {"PING": 300, "INFO": 200, "PUBLISH": 600, "ASK": 100}
 # Five PING periods must be longer than the second that passes between two INFOs of a replica
-# whose primary is down: else its INFO is too old, there is "no good slave", and no failover.
+# whose primary is down: else its INFO is too old, there is "no good slave", and no failover. Four
+# PUBLISH periods must be longer than it takes the others to hear of a promotion: else they demote
+# the one that was promoted, and the failover is undone.
 
 
 class Sentinel(Standalone):
