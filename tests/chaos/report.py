@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 from tests.chaos.result import Result
@@ -84,7 +85,7 @@ def _random(results: Sequence[Result]) -> list[str]:
             for name in ("operations", "events", "observations", "flips", "epochs")
         ]
         figures = " | ".join(f"{figure:,}" for figure in total)
-        seeds = ", ".join(str(r.task.seed) for r in found)
+        seeds = _listed([r.task.seed for r in found])
         good = sum(r.good for r in found)
         lines.append(f"| {topology} | {len(found)} | {good} | {figures} | {seeds} |")
     return lines
@@ -100,3 +101,11 @@ def _mutants(results: Sequence[Result]) -> list[str]:
             f"| {result.task.name} | {', '.join(f'`{c}`' for c in checks) or 'nobody'} |"
         )
     return lines
+
+
+def _listed(seeds: list[int]) -> str:
+    """All of them; of many in even steps the first two and the last."""
+    steps = {after - before for before, after in pairwise(seeds)}
+    if len(seeds) > 5 and len(steps) == 1:
+        return f"{seeds[0]}, {seeds[1]}, … {seeds[-1]}"
+    return ", ".join(map(str, seeds))
