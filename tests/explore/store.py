@@ -136,7 +136,7 @@ class Commands:
         secs, micros = divmod(self.now_us, 1_000_000)
         return [b"%d" % secs, b"%d" % micros]
 
-    def info(self, _section: bytes) -> bytes:
+    def info(self, *_sections: bytes) -> bytes:
         return f"# Server\r\nrun_id:{self.run_id}\r\n".encode()
 
     def exists(self, key: bytes) -> int:
