@@ -22,7 +22,7 @@ __all__ = ["Differs", "replay", "walk"]
 CLOCK, RUN = b"(clock)", b"(run)"
 ASKED = {
     "redis.call('TIME')": f"redis.call('LRANGE', '{CLOCK.decode()}', 0, 1)",
-    "redis.pcall('INFO', 'server')": f"redis.call('GET', '{RUN.decode()}')",
+    "redis.pcall('INFO', 'server', 'replication')": f"redis.call('GET', '{RUN.decode()}')",
 }
 
 
