@@ -11,7 +11,7 @@ from redis_registry import KeyConflict, Load, Readiness
 from redis_registry.store.operations import Term
 from redis_registry.wire.keys import identity_text
 from tests.conftest import Bench
-from tests.helpers import KNOWN, instance
+from tests.helpers import KNOWN, instance, until
 
 pytestmark = pytest.mark.damages
 
@@ -133,3 +133,22 @@ async def test_whatever_key_is_lost_heartbeats_and_sweeps_mend_the_rest(
     states = await bench.states()
     assert states.pop(1) == "healthy"
     assert set(states.values()) <= {"unhealthy"}
+
+
+async def test_a_view_that_was_read_without_them_hears_of_those_that_are_mended(
+    bench: Bench,
+) -> None:
+    await bench.registry.send_heartbeats([LIVING, OVERDUE])
+    await bench.sweep()
+    bench.server.raw.delete(bench.store.key("m:glm@llm"))
+    async with bench.registry.view() as view:
+        assert not view.instances("glm@llm")
+        bench.checkers[0]._mending.clear()
+        await bench.sweep()
+
+        async def shown() -> bool:
+            found = {item.port for item in view.instances("glm@llm")}
+            return found == {LIVING.port, OVERDUE.port}
+
+        await until(shown, "the view has them")
+        bench.store.check()

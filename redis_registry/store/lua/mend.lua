@@ -62,7 +62,14 @@ local function restore(identity, model, address, record)
       count(model, put(DEADLINES, member_of(identity, record), deadline))
     end
   end
-  put(BASE .. 'm:' .. model, address, record.rev)
+  if put(BASE .. 'm:' .. model, address, record.rev) == 1 then
+    -- Views that were read anew meanwhile were read without it.
+    record.rev = string.format('%d', rev + 1)
+    write_life(record)
+    emit('updated', 'place lost', row_of(identity, record, record.health))
+    commit()
+    redis.call('HSET', BASE .. 'i:' .. identity, 'life', record.life)
+  end
   put(MODELS, model, record.rev)
   if record.kept then put(OUT, identity, 0) end
   for name in string.gmatch(record.serves or '', '[^|]+') do put(SERVED, name .. '|' .. identity, 0) end
