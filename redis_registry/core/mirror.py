@@ -307,7 +307,7 @@ class Mirror:
             if left:
                 served[name] = left + served.get(name, ())
         self.served = served
-        joined = list(self._joined.items())  # in one step, for readers add to it
+        joined = self._joined.copy().items()  # a copy is one step; readers add to it
         self._joined = {n: made for n, made in joined if n in served}
         self.held_out = {i: t for i, t in self.held_out.items() if self.row(i)}
         self.held_out.update(fresh.held_out)
