@@ -169,7 +169,8 @@ class RegistrySettings(Settings):
             so that a hand-over is over before a missed heartbeat could kill anybody.
         gap_secs: The registry counts as having been away when nobody called it (or nobody
             swept) for this long; ``None``: timeout / 4, at least 0.3 s. It must stay below
-            timeout / 3, the usual heartbeat interval, and above the lease's length.
+            timeout / 3, the usual heartbeat interval, and above the lease's length. That of the
+            controller whose term it is counts for all.
         events_kept: About how many events a partition's stream keeps.
         sweep_chunk: At most how many instances one script call flips; 200 take about
             2 ms, during which Redis serves nobody else.

@@ -30,6 +30,7 @@ from redis_registry import (
 from redis_registry.embedded import find_server
 from redis_registry.roles.checker import Checker
 from redis_registry.store.replies import Status
+from redis_registry.testing.fixtures import registry_network
 from tests.helpers import Store, connect, wait_for
 from tests.places import PARTITIONS, TOPOLOGIES, Place
 from tests.replica import Replica
@@ -39,6 +40,7 @@ collect_ignore = ["dbgpt"]  # runs in a venv of its own: make test-dbgpt
 for name in [name for name in os.environ if name.startswith("REDIS_REGISTRY_")]:
     del os.environ[name]
 
+network = registry_network  # three hosts, or the test is skipped
 LONG = ("tests/upgrade/", "tests/testing/")
 REDIS_7 = shutil.which("redis-server")
 KINDS = {"valkey": find_server(), "redis7": REDIS_7}

@@ -231,8 +231,8 @@ _TRANSLATIONS: tuple[
     (
         _code("RRTOOLARGE"),
         lambda text, what, _where: InvalidInstance(
-            "{}: a field takes {} bytes, the limit is {}: keep large things elsewhere and store a "
-            "reference".format(what, *text.split()[1:3])
+            "{}: {}: takes {} bytes, the limit is {}: keep large things elsewhere and store a "
+            "reference".format(what, *text.split()[1:4])
         ),
     ),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -9,15 +10,15 @@ from typing import Self
 __all__ = ["Entering"]
 
 
-class Entering:
+class Entering(ABC):
     """A context manager that enters others and leaves them in turn, also when one can't be entered."""
 
     _stack: ExitStack
     """What was entered so far; more may be, and leaves with the rest."""
 
+    @abstractmethod
     def _enter(self) -> None:
         """Enter them, on the stack."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

@@ -93,13 +93,20 @@ class Heard:
 
 
 @pytest.mark.parametrize(
-    "field", ["identity", "model", "address", "spec", "why", "serves"]
+    "field", ["identity", "model_name", "host", "metadata", "reason", "serves"]
 )
 async def test_what_a_client_lets_through_the_script_refuses(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     """A faulty client, or one of another make, stores nothing that all readers would read."""
-    place = {"identity": 0, "model": 1, "address": 2, "spec": 8, "why": 9, "serves": 15}
+    place = {
+        "identity": 0,
+        "model_name": 1,
+        "host": 2,
+        "metadata": 8,
+        "reason": 9,
+        "serves": 15,
+    }
     operations, before = bench.registry._operations, dump(bench.server)
     made = operations._call
 
@@ -110,7 +117,9 @@ async def test_what_a_client_lets_through_the_script_refuses(
         return made(name, home, args, *read, **keys)
 
     monkeypatch.setattr(operations, "_call", swollen)
-    with pytest.raises(InvalidInstance, match="takes 2000000 bytes, the limit is"):
+    with pytest.raises(
+        InvalidInstance, match=f"{field}: takes 2000000 bytes, the limit is"
+    ):
         await bench.registry.register_instance(instance())
     assert dump(bench.server) == before
 

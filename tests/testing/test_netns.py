@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -22,17 +20,6 @@ from redis_registry.testing import (
 )
 from redis_registry.testing import netns as module
 from redis_registry.testing.clusters import SLOTS
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with ExitStack() as stack:
-        try:
-            made = stack.enter_context(Network(3))
-        except NotAvailableHere as error:
-            pytest.skip(str(error))
-        yield made
-
 
 PING = "import socket, sys; socket.create_connection((sys.argv[1], sys.argv[2]), timeout=0.3)"
 

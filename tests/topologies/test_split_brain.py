@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from redis_registry import NotAvailableHere, SyncModelRegistry
+from redis_registry import SyncModelRegistry
 from redis_registry.testing import Network, SentinelSet, Standalone, await_that
 from tests.load.programs import Program, programs
 
@@ -24,16 +22,6 @@ CAREFUL = {
 }
 CUT_OFF, OTHERS = 1, 50_001
 WORKERS = {CUT_OFF, CUT_OFF + 1, OTHERS}
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with ExitStack() as stack:
-        try:
-            made = stack.enter_context(Network(3))
-        except NotAvailableHere as error:
-            pytest.skip(str(error))
-        yield made
 
 
 @pytest.mark.timeout(150)

@@ -38,7 +38,7 @@ CASES: list[tuple[Exception, Fault, type[errors.RegistryError]]] = [
     (driver.ResponseError("WRONGTYPE Operation"), Fault.PERMANENT, errors.KeyConflict),
     (driver.ResponseError("RRFENCED a 3"), Fault.PERMANENT, errors.LeaseLost),
     (
-        driver.ResponseError("RRTOOLARGE 70000 65536"),
+        driver.ResponseError("RRTOOLARGE metadata 70000 65536"),
         Fault.PERMANENT,
         errors.InvalidInstance,
     ),

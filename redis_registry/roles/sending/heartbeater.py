@@ -131,11 +131,11 @@ class Heartbeater:
     def _serve(self, lives: Sequence[Life]) -> None:
         """One round: newcomers, goodbyes, news of readiness, and the beats that are due."""
         for life in lives:
+            if life.gone.done():
+                continue  # by stop(), while another's attempt was under way
             now = time.monotonic()
             # While the registry is away, each life has one attempt when it is due.
             free = life.failures == 0 or life.due <= now
-            if life.gone.done():
-                continue  # by stop(), while another's attempt was under way
             if life.leaving:
                 self._try(life, self._leave)
             elif not life.registered.done():

@@ -16,10 +16,12 @@
 
 -- Clients refuse it themselves; one that does not must not store what everybody reads from then on.
 -- In bytes: a character of a name or a reason takes up to twelve, escaped.
-local MOST = { [3] = 9300, [4] = 6144, [5] = 3100, [11] = 65536, [12] = 6000, [18] = 1573376 }
-for i, most in pairs(MOST) do
-  if #ARGV[i] > most then
-    return redis.error_reply('RRTOOLARGE ' .. #ARGV[i] .. ' ' .. most)
+local MOST = { { 3, 9300, 'identity' }, { 4, 6144, 'model_name' }, { 5, 3100, 'host' },
+  { 11, 65536, 'metadata' }, { 12, 6000, 'reason' }, { 18, 1573376, 'serves' } }
+for _, field in ipairs(MOST) do
+  local size, most, name = #ARGV[field[1]], field[2], field[3]
+  if size > most then
+    return redis.error_reply('RRTOOLARGE ' .. name .. ' ' .. size .. ' ' .. most)
   end
 end
 -- @include open

@@ -84,7 +84,7 @@ MUTANTS = [
         "S4",
         "the script stores whatever a client lets through",
         "promises/test_faults.py::test_what_a_client_lets_through_the_script_refuses",
-        (LUA + "register.lua", "if #ARGV[i] > most then", "if false then"),
+        (LUA + "register.lua", "if size > most then", "if false then"),
     ),
     mutant(
         "S1",
@@ -125,5 +125,11 @@ MUTANTS = [
             "away = self._life.failures or self._sender.silent",
             "away = self._life.failures",
         ),
+    ),
+    mutant(
+        "R2",
+        "a place that is mended is not told",
+        "faults/test_damage.py::test_a_view_that_was_read_without_them_hears_of_those_that_are_mended",
+        (LUA + "mend.lua", "record.rev) == 1 then", "record.rev) == 2 then"),
     ),
 ]

@@ -4,7 +4,7 @@
 -- Needs   KEYS[1] meta, KEYS[2] events
 --         ARGV[1] header: format|partitions|gap µs|window µs|events kept;  ARGV[2] actor
 -- Gives   now, now_text, epoch, rev, recovering, recovery_ends, effective(), emit(), commit(),
---         recover()
+--         recover(), own_gap and own_window of the caller
 local META, EVENTS, ACTOR = KEYS[1], KEYS[2], ARGV[2]
 local FORMAT, partitions, own_gap, own_window, events_kept =
   string.match(ARGV[1], '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$')
@@ -15,7 +15,8 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_text = string.format('%d', now) -- tostring() would lose digits
 
 local meta = redis.call('HMGET', META, 'format', 'partitions', 'run', 'epoch', 'rev', 'pulse',
-  'swept', 'recovery_from', 'recovery_first', 'recovery_at', 'former_from', 'former_at', 'gap', 'window', 'promoted')
+  'swept', 'recovery_from', 'recovery_first', 'recovery_at', 'former_from', 'former_at',
+  'gap', 'window', 'promoted')
 redis.call('XLEN', EVENTS) -- fails here, before any write, if the key is of another type
 if meta[1] and meta[1] ~= FORMAT then
   return redis.error_reply('RRFORMAT ' .. meta[1])
