@@ -4,10 +4,11 @@ NAME := $(notdir $(PYTHON))
 VENV := .venv$(if $(filter-out python3,$(NAME)),-$(NAME))# each Python that is named has its own
 BIN := $(VENV)/bin
 TOPOLOGIES ?= sentinel cluster
+PYTHONS ?= python3.11 python3.12 python3.13
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.txt Makefile | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-load test-topologies test-faults test-dbgpt chaos soak explore mutants lint format bench lock clean
+.PHONY: help setup demo test test-load test-pythons test-topologies test-faults test-dbgpt chaos soak explore mutants lint format bench lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -37,6 +38,13 @@ test: $(STAMP)  ## All tests (under 6 minutes on 2 cores; three workers, for muc
 
 test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats, releases that mix (about 30 minutes; LOAD_SHARE=0.1 to try)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
+
+test-pythons:  ## All tests on each CPython that is installed of 3.11, 3.12, 3.13; it says which are not (PYTHONS='python3.12 ...')
+	@for python in $(PYTHONS); do \
+	  if $$python --version >/dev/null 2>&1; then \
+	    echo "== $$($$python --version)"; $(MAKE) --no-print-directory test PYTHON=$$python || exit 1; \
+	  else echo "== $$python: not installed here"; fi; \
+	done
 
 test-topologies: $(STAMP)  ## The suite behind Sentinel, then on a Cluster of three partitions, on both servers (about 13 minutes)
 	@for topology in $(TOPOLOGIES); do \
