@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,72 +12,15 @@ import pytest
 from redis_registry import (
     HeldOut,
     Kind,
-    ModelInstance,
     Outcome,
-    OutlierSettings,
     Readiness,
-    RedisModelRegistry,
-    RegistryUnavailable,
-    SyncModelRegistry,
     Verdict,
 )
-from redis_registry.core import outcomes
 from redis_registry.model import EPOCH
-from redis_registry.selection import Reason, awaits_probe, why_not
-from redis_registry.store.outliers import Tally
-from tests.conftest import SLOW, Bench, MakeBench, Server
-from tests.helpers import instance, instances, until, wait_for
-from tests.nodes import ROOT
-
-FIVE = 5
-
-
-async def fail(
-    registry: RedisModelRegistry, item: ModelInstance, times: int = FIVE
-) -> Outcome:
-    """Report failures one by one; the last answer."""
-    outcome = Outcome(Verdict.UNKNOWN)
-    for _ in range(times):
-        outcome = await registry.report_failure(item, "refused")
-    return outcome
-
-
-async def held(registry: RedisModelRegistry, item: ModelInstance) -> HeldOut | None:
-    found = await registry.get_all_instances(item.model_name)
-    return next(i.held_out for i in found if i.port == item.port)
-
-
-async def half_open(registry: RedisModelRegistry, item: ModelInstance) -> ModelInstance:
-    """Wait until its time out is over; the instance as it is read then."""
-    found: list[ModelInstance] = []
-
-    async def due() -> bool:
-        all_ = await registry.get_all_instances(item.model_name)
-        found[:] = [i for i in all_ if i.port == item.port and awaits_probe(i)]
-        return bool(found)
-
-    await until(due, "its time out is over")
-    return found[0]
-
-
-async def selected(registry: RedisModelRegistry, times: int = 60) -> set[int]:
-    found = [await registry.select_one_health_instance("glm@llm") for _ in range(times)]
-    return {item.port for item in found if item}
-
-
-Pair = Callable[..., Awaitable[tuple[Bench, RedisModelRegistry]]]
-
-
-@pytest.fixture
-async def pair(make_bench: MakeBench) -> Pair:
-    """Two registry objects on one server: a bench and another replica."""
-
-    async def build(**rules: Any) -> tuple[Bench, RedisModelRegistry]:
-        outliers = OutlierSettings(**rules)
-        bench = await make_bench(outliers=outliers)
-        return bench, (await make_bench(outliers=outliers)).registry
-
-    return build
+from redis_registry.selection import Reason, why_not
+from tests.conftest import Bench
+from tests.helpers import instance, instances, until
+from tests.promises.ejecting import FIVE, Pair, fail, half_open, held, selected
 
 
 async def test_five_failures_on_one_replica_keep_it_out_on_another(pair: Pair) -> None:
@@ -174,7 +113,7 @@ async def test_a_fine_share_is_not(pair: Pair) -> None:
 
 
 async def test_at_most_a_share_of_a_model_is_out(pair: Pair) -> None:
-    bench, other = await pair(max_ejected_share=0.3, base_ejection_secs=0.5)
+    bench, other = await pair(max_ejected_share=0.3, base_ejection_secs=3)
     items = instances(10)
     await bench.registry.send_heartbeats([*items, *instances(2, "other")])
     verdicts = [(await fail(bench.registry, item)).verdict for item in items]
@@ -351,81 +290,6 @@ async def test_a_view_learns_it_by_the_event(pair: Pair) -> None:
         )  # by Redis's clock; choosing it is another test's business
 
 
-async def test_exactly_one_of_many_gets_the_probe(make_bench: MakeBench) -> None:
-    rules = OutlierSettings(base_ejection_secs=0.1)
-    bench = await make_bench(outliers=rules)
-    replicas = [(await make_bench(outliers=rules)).registry for _ in range(4)]
-    bad, *_ = items = instances(3)
-    await bench.registry.send_heartbeats(items)
-    await fail(bench.registry, bad)
-    assert not await bench.registry.claim_probe(bad)  # too early
-    probe = await half_open(bench.registry, bad)
-    granted = await asyncio.gather(
-        *(replica.claim_probe(probe) for replica in replicas * 12)
-    )
-    assert sum(granted) == 1
-    (event,) = bench.store.events(Kind.PROBING)
-    assert event.actor in {replica.name for replica in replicas}
-    found = await held(bench.registry, bad)
-    assert found
-    assert not found.half_open
-    assert not await bench.registry.claim_probe(items[1])  # nothing to probe
-    assert not await bench.registry.claim_probe(instance(99))
-
-
-async def test_select_sends_one_probe_and_success_brings_it_back(pair: Pair) -> None:
-    bench, other = await pair(base_ejection_secs=0.1)
-    bad, *_ = items = instances(3)
-    await bench.registry.send_heartbeats(items)
-    await fail(bench.registry, bad)
-    await half_open(bench.registry, bad)
-
-    chosen: list[tuple[RedisModelRegistry, ModelInstance]] = []
-    for _ in range(100):
-        for replica in (bench.registry, other):
-            item = await replica.select_one_health_instance("glm@llm")
-            assert item
-            chosen.append((replica, item))
-    ((replica, probe),) = [c for c in chosen if c[1].port == bad.port]
-    assert probe.held_out
-    assert probe.held_out.half_open
-    await replica.report_success(probe)
-    assert await held(other, bad) is None
-    assert bad.port in await selected(other)
-    kinds = (Kind.EJECTED, Kind.PROBING, Kind.RESTORED)
-    assert tuple(e.kind for e in bench.store.events(*kinds)) == kinds
-
-
-async def test_only_the_claimer_can_fail_the_probe(pair: Pair) -> None:
-    bench, other = await pair(base_ejection_secs=0.1)
-    bad, *_ = items = instances(3)
-    await bench.registry.send_heartbeats(items)
-    await fail(bench.registry, bad)
-    await fail(other, bad, 10)  # of calls that were under way
-    assert len(bench.store.events(Kind.EJECTED)) == 1
-    probe = await half_open(bench.registry, bad)
-    assert await bench.registry.claim_probe(probe)
-    before = await held(other, bad)
-    outcome = await fail(other, bad, 3)  # of calls that began before it was ejected
-    assert before
-    assert outcome == Outcome(Verdict.EJECTED, before.until)
-    assert await held(other, bad) == before
-    assert (await fail(bench.registry, probe, 1)).verdict is Verdict.EJECTED
-    assert len(bench.store.events(Kind.EJECTED)) == 2
-
-
-async def test_a_success_while_it_is_out_is_too_early(pair: Pair) -> None:
-    bench, other = await pair()
-    bad, *_ = items = instances(3)
-    await bench.registry.send_heartbeats(items)
-    await fail(bench.registry, bad)
-    await other.report_success(
-        bad.model_copy(update={"held_out": await held(other, bad)})
-    )
-    assert await held(other, bad)
-    assert not bench.store.events(Kind.RESTORED)
-
-
 async def test_a_late_failure_of_the_old_life_changes_nothing(pair: Pair) -> None:
     bench, other = await pair()
     old, new = instance(1, incarnation="1-old"), instance(1, incarnation="2-new")
@@ -470,245 +334,3 @@ async def test_death_and_return_of_the_same_life_keep_it_out(pair: Pair) -> None
     event = bench.store.events(Kind.HEALTHY)[-1]
     assert event.instance
     assert event.instance.held_out
-
-
-async def test_a_report_whose_answer_was_lost_counts_once(bench: Bench) -> None:
-    bad, *_ = items = instances(3)
-    await bench.registry.send_heartbeats(items)
-    operations, call = bench.registry._operations, bench.registry._executor.call
-    for turn in range(FIVE):
-        (report,) = next(operations.report([Tally(bad, 1, 0, 1)]))
-        answers = [await call(report) for _ in range(4)]
-        assert answers[1:] == answers[:-1]
-        verdict = Verdict.EJECTED if turn == FIVE - 1 else Verdict.COUNTED
-        assert answers[0][0].verdict is verdict
-    assert len(bench.store.events(Kind.EJECTED)) == 1
-
-
-async def test_a_claim_whose_answer_was_lost_is_granted_again(pair: Pair) -> None:
-    bench, other = await pair(base_ejection_secs=0.1)
-    bad, *_ = items = instances(3)
-    await bench.registry.send_heartbeats(items)
-    await fail(bench.registry, bad)
-    probe = await half_open(bench.registry, bad)
-    (claim,) = next(bench.registry._operations.claim_probe(probe))
-    granted = [await bench.registry._executor.call(claim) for _ in range(3)]
-    assert granted == [True, True, True]
-    assert not await bench.registry.claim_probe(probe)
-    assert not await other.claim_probe(probe)
-    assert len(bench.store.events(Kind.PROBING)) == 1
-
-
-async def test_reports_are_forgotten_in_time(bench: Bench) -> None:
-    await bench.registry.send_heartbeats(instances(2))
-    reports = bench.store.key("reports")
-    bench.server.raw.zadd(reports, {f"old {n}": n for n in range(1000)})
-    await fail(bench.registry, instance(1), 3)
-    assert bench.server.raw.zcard(reports) == 3
-    assert 0 < bench.server.raw.pttl(reports) <= 60_000
-
-
-async def test_two_lives_in_one_report_are_one_record(bench: Bench) -> None:
-    items = [instance(1, incarnation="1-one"), *instances(3)[1:]]
-    await bench.registry.send_heartbeats(items)
-    tallies = [Tally(item, 5, 0, 5) for item in (items[0], instance(1))]
-    answers = await bench.registry._tell(tallies)
-    assert {answer.verdict for answer in answers} == {Verdict.EJECTED}
-    assert len(bench.store.events(Kind.EJECTED)) == 1
-
-
-async def test_successes_cost_few_calls_and_no_record(bench: Bench) -> None:
-    items = instances(20)
-    await bench.registry.send_heartbeats(items)
-    revision = bench.store.hash("meta")["rev"]
-    before = _scripts_run(bench)
-    for _ in range(200):
-        for item in items:
-            await bench.registry.report_success(item)
-    assert _scripts_run(bench) - before <= 2
-    await until(lambda: _told(bench, before), "they were told by themselves")
-    assert set(bench.store.record(items[0])) == {b"terms", b"life", b"spec"}
-    assert bench.store.hash("meta")["rev"] == revision
-
-
-def _scripts_run(bench: Bench) -> int:
-    stats = bench.server.raw.info("commandstats")
-    return sum(
-        stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval")
-    )
-
-
-async def _told(bench: Bench, before: int) -> bool:
-    return _scripts_run(bench) > before
-
-
-async def test_closing_tells_what_was_counted(make_bench: MakeBench) -> None:
-    bench = await make_bench()
-    bad, *_ = items = instances(3)
-    await bench.registry.send_heartbeats(items)
-    await fail(bench.registry, bad, 4)
-    async with RedisModelRegistry.from_url(
-        bench.server.url, run_checker=False, **SLOW
-    ) as other:
-        await other.report_success(bad)
-    assert (await fail(bench.registry, bad, 4)).verdict is Verdict.COUNTED
-
-
-async def test_redis_away_reports_say_so_and_successes_are_dropped(
-    make_bench: MakeBench,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(outcomes, "FLUSH_SECS", 0.01)
-    bench = await make_bench()
-    item = instance()
-    await bench.registry.register_instance(item)
-
-    async def away(_: object) -> list[Outcome]:
-        raise RegistryUnavailable("away")
-
-    reporter = bench.registry._reports()
-    told, reporter._send = reporter._send, away
-    with pytest.raises(RegistryUnavailable):
-        await bench.registry.report_failure(item)
-    await bench.registry.report_success(item)
-    await until(lambda: _logged(caplog), "the loss is logged")
-    reporter._send = told
-    await bench.registry.report_success(item)
-    await until(lambda: _told_all(bench), "it goes on")
-    assert (await fail(bench.registry, item, 1)).verdict is Verdict.COUNTED
-
-
-async def _logged(caplog: pytest.LogCaptureFixture) -> bool:
-    return "outcomes of calls could not be told" in caplog.text
-
-
-async def _told_all(bench: Bench) -> bool:
-    reporter = bench.registry._reports()
-    return not len(reporter._counts) and reporter._call is None
-
-
-async def test_a_cancelled_report_leaves_the_others_alone(bench: Bench) -> None:
-    items = instances(3)
-    await bench.registry.send_heartbeats(items)
-    reports = [
-        asyncio.ensure_future(bench.registry.report_failure(items[0])) for _ in range(9)
-    ]
-    await asyncio.sleep(0)
-    reports[0].cancel()
-    answers = await asyncio.gather(*reports, return_exceptions=True)
-    assert isinstance(answers[0], asyncio.CancelledError)
-    verdicts = {a.verdict for a in answers if isinstance(a, Outcome)}
-    assert verdicts == {Verdict.EJECTED}
-
-
-async def test_switched_off_nothing_is_sent(make_bench: MakeBench) -> None:
-    bench = await make_bench(outliers=OutlierSettings(enabled=False))
-    await bench.registry.send_heartbeats(instances(3))
-    assert (await fail(bench.registry, instance(1))).verdict is Verdict.IGNORED
-    await bench.registry.report_success(instance(1))
-    assert bench.registry._reporter is None
-
-
-async def test_no_trace_is_left(bench: Bench) -> None:
-    bad, *_ = items = instances(3)
-    await bench.registry.send_heartbeats(items)
-    await fail(bench.registry, bad)
-    for item in items:
-        gone = item.model_copy(update={"remove_from_registry": True})
-        await bench.registry.deregister_instance(gone)
-    assert bench.store.scores("out") == {}
-    await bench.registry.send_heartbeats(items)
-    assert await held(bench.registry, bad) is None
-
-
-def test_the_sync_face_does_the_same(sync_registry: SyncModelRegistry) -> None:
-    sync_registry.send_heartbeats(instances(3))
-    for _ in range(4):
-        sync_registry.report_failure(instance(1))
-    sync_registry.report_success(instance(1))
-    answers = [sync_registry.report_failure(instance(1)).verdict for _ in range(5)]
-    assert answers == [Verdict.COUNTED] * 4 + [Verdict.EJECTED]
-    select = sync_registry.select_one_health_instance
-    chosen = [select("glm@llm") for _ in range(60)]
-    assert {item.port for item in chosen if item} == {2, 3}
-    assert not sync_registry.claim_probe(instance(1))
-
-
-# --- real processes ------------------------------------------------------------------------------
-
-
-class Caller:
-    """A :mod:`tests.caller` process."""
-
-    def __init__(self, url: str, **rules: Any) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.caller", url, json.dumps(rules)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, line: str) -> Any:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-@pytest.fixture
-def callers(server: Server) -> Iterator[Callable[..., Caller]]:
-    made: list[Caller] = []
-
-    def build(**rules: Any) -> Caller:
-        made.append(Caller(server.url, **rules))
-        return made[-1]
-
-    yield build
-    for caller in made:
-        caller.kill()
-
-
-def test_another_process_avoids_it_within_200_ms(
-    server: Server, callers: Callable[..., Caller]
-) -> None:
-    one, two = callers(), callers()
-    with SyncModelRegistry.from_url(server.url, **SLOW) as registry:
-        registry.send_heartbeats(instances(3))
-    seen = {two.ask("select") for _ in range(60)}
-    assert seen == {1, 2, 3}
-    for _ in range(4):
-        assert one.ask("fail 1") == "counted"
-    began = time.monotonic()
-    assert one.ask("fail 1") == "ejected"
-    first = two.ask("select")
-    elapsed = time.monotonic() - began
-    assert first != 1
-    assert elapsed < 0.2, f"{elapsed * 1000:.1f} ms"
-    assert {two.ask("select") for _ in range(60)} == {2, 3}
-
-
-def test_the_probe_of_a_killed_process_goes_to_another(
-    server: Server, callers: Callable[..., Caller]
-) -> None:
-    rules = {"base_ejection_secs": 0.1, "probe_secs": 1.0}
-    one, two = callers(**rules), callers(**rules)
-    with SyncModelRegistry.from_url(server.url, **SLOW) as registry:
-        registry.send_heartbeats(instances(3))
-    for _ in range(FIVE):
-        one.ask("fail 1")
-    wait_for(lambda: one.ask("claim 1"), "the probe is granted")
-    one.kill()
-    assert not two.ask("claim 1")
-    wait_for(lambda: two.ask("claim 1"), "the claim of the dead has ended")
-    two.ask("succeed 1")
-    assert {two.ask("select") for _ in range(60)} == {1, 2, 3}

@@ -40,7 +40,7 @@ MUTANTS = [
     mutant(
         "L7",
         "a report whose answer was lost counts twice",
-        "promises/test_outliers.py::test_a_report_whose_answer_was_lost_counts_once",
+        "promises/test_outliers_reports.py::test_a_report_whose_answer_was_lost_counts_once",
         (LUA + "outcome.lua", "  if fresh then", "  if true then"),
     ),
     mutant(
@@ -52,7 +52,7 @@ MUTANTS = [
     mutant(
         "L7",
         "everybody who asks gets the probe",
-        "promises/test_outliers.py::test_exactly_one_of_many_gets_the_probe",
+        "promises/test_outliers_probes.py::test_exactly_one_of_many_gets_the_probe",
         (
             LUA + "claim_probe.lua",
             "if not till or tonumber(till) > now or",
@@ -62,13 +62,13 @@ MUTANTS = [
     mutant(
         "L7",
         "a probe is lost with the process that claimed it",
-        "promises/test_outliers.py::test_the_probe_of_a_killed_process_goes_to_another",
+        "promises/test_outliers_probes.py::test_the_probe_of_a_killed_process_goes_to_another",
         (LUA + "claim_probe.lua", "now + tonumber(ARGV[6])", "now + 1e12"),
     ),
     mutant(
         "L7",
         "a failure of long ago ends the probe",
-        "promises/test_outliers.py::test_only_the_claimer_can_fail_the_probe",
+        "promises/test_outliers_probes.py::test_only_the_claimer_can_fail_the_probe",
         (
             LUA + "outcome.lua",
             "string.match(claim, '^[^-]+') == claimer then",
@@ -78,7 +78,7 @@ MUTANTS = [
     mutant(
         "L7",
         "select sends work to whoever is half open",
-        "promises/test_outliers.py::test_select_sends_one_probe_and_success_brings_it_back",
+        "promises/test_outliers_probes.py::test_select_sends_one_probe_and_success_brings_it_back",
         (
             "redis_registry/store/outliers.py",
             "due is not None and (yield from self.claim_probe(due))",
@@ -88,7 +88,7 @@ MUTANTS = [
     mutant(
         "L7",
         "successes are not told",
-        "promises/test_outliers.py::test_closing_tells_what_was_counted",
+        "promises/test_outliers_reports.py::test_closing_tells_what_was_counted",
         ("redis_registry/registry/outcomes.py", "await reporter.aclose()", "pass"),
     ),
     mutant(

@@ -8,7 +8,7 @@ MUTANTS = [
     mutant(
         "R7",
         "a repeated call reserves a second time",
-        "promises/test_reserve.py::test_a_repeated_call_after_a_lost_reply_counts_once",
+        "promises/test_reserve_once.py::test_a_repeated_call_after_a_lost_reply_counts_once",
         (LUA + "reserve.lua", "if given then return", "if false then return"),
     ),
     mutant(
@@ -41,7 +41,7 @@ MUTANTS = [
     mutant(
         "R7",
         "what a dead process held stays counted",
-        "promises/test_reserve.py::test_what_a_killed_process_held_is_back_within_its_lease",
+        "promises/test_reserve_leases.py::test_what_a_killed_process_held_is_back_within_its_lease",
         (
             LUA + "lib/flights.lua",
             "lease_of(first[1])) > now",
@@ -51,13 +51,13 @@ MUTANTS = [
     mutant(
         "R7",
         "a living holder's lease is not renewed",
-        "promises/test_reserve.py::test_what_a_killed_process_held_is_back_within_its_lease",
+        "promises/test_reserve_leases.py::test_what_a_killed_process_held_is_back_within_its_lease",
         ("redis_registry/roles/holder.py", "            self._renew_used()\n", ""),
     ),
     mutant(
         "R7",
         "an attempt that was counted after it was given up stays counted",
-        "promises/test_reserve.py::test_what_was_counted_after_it_was_given_up_goes_though_others_are_made",
+        "promises/test_reserve_once.py::test_what_was_counted_after_it_was_given_up_goes_though_others_are_made",
         (
             "redis_registry/roles/holder.py",
             "self._each(used, self._renew)",
@@ -67,13 +67,13 @@ MUTANTS = [
     mutant(
         "R7",
         "a busy holder does not see that Redis was emptied early",
-        "promises/test_reserve.py::test_after_an_early_flush_a_busy_holder_counts_again_what_it_holds",
+        "promises/test_reserve_leases.py::test_after_an_early_flush_a_busy_holder_counts_again_what_it_holds",
         ("redis_registry/roles/holder.py", "found.kept or not epoch", "found.kept"),
     ),
     mutant(
         "R7",
         "a forked child gives back what its parent holds",
-        "promises/test_reserve.py::test_a_forked_child_holds_nothing_of_its_parent",
+        "promises/test_reserve_leases.py::test_a_forked_child_holds_nothing_of_its_parent",
         (
             "redis_registry/roles/holder.py",
             "if self._process != os.getpid():  # forked in the block: it is the parent's",
@@ -83,13 +83,13 @@ MUTANTS = [
     mutant(
         "R7",
         "a paused holder believes that it still has its places",
-        "promises/test_reserve.py::test_a_process_that_was_paused_is_told_and_counted_again",
+        "promises/test_reserve_leases.py::test_a_process_that_was_paused_is_told_and_counted_again",
         ("redis_registry/roles/holder.py", "made.lost = True", "pass"),
     ),
     mutant(
         "R7",
         "a cancelled attempt is forgotten instead of given back",
-        "promises/test_reserve.py::test_cancelling_anywhere_leaves_nothing_counted",
+        "promises/test_reserve_once.py::test_cancelling_anywhere_leaves_nothing_counted",
         (
             "redis_registry/roles/reserving.py",
             "            holder.leave_behind(number)",
