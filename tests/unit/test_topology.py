@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from typing import Any, cast
 
@@ -12,8 +13,10 @@ from redis.asyncio import Redis, Sentinel
 
 from redis_registry import ConfigurationError
 from redis_registry.store.client import sync_twin
-from redis_registry.store.cluster import SlotMap, SyncCluster, key_of
+from redis_registry.store.cluster import SyncCluster
+from redis_registry.store.slots import SlotMap, key_of
 from redis_registry.topology import Topology
+from tests.helpers import wait_for
 
 
 @pytest.mark.parametrize(
@@ -170,3 +173,66 @@ def test_a_given_client_of_a_sentinels_master_is_not_taken_for_a_server_here() -
     with pytest.raises(ConfigurationError, match=r"redis\+sentinel://"):
         sync_twin(client)
     assert isinstance(sync_twin(Redis(password="pw")), SyncRedis), "that one is here"
+
+
+def test_where_all_were_silent_each_has_its_turn_and_the_first_ones_too() -> None:
+    """A Cluster that comes back at new addresses is found by the names in the URL."""
+    asked: list[str] = []
+    there = ["old", "older"]
+
+    class Node:
+        def __init__(self, host: tuple[str, int]) -> None:
+            self.name = host[0]
+
+        def execute_command(self, *words: Any) -> Any:
+            asked.append(self.name)
+            if self.name not in there:
+                raise redis.TimeoutError
+            return (
+                [[0, 16383, [b"old", 1], [b"older", 2]]]
+                if words[0] == "CLUSTER"
+                else b"1"
+            )
+
+    cluster = SyncCluster([("name", 3)], Node)
+    there.append("name")
+    assert cluster.execute_command("HGET", "a", "b") == b"1"
+    there.clear()
+    for _ in range(8):
+        with pytest.raises(redis.RedisError):
+            cluster.execute_command("HGET", "a", "b")
+    asked.clear()
+    for _ in range(3):
+        with pytest.raises(redis.RedisError):
+            cluster.execute_command("HGET", "a", "b")
+    assert sorted(asked) == ["name", "old", "older"]
+
+
+def test_threads_that_wait_for_the_map_fail_with_who_reads_it() -> None:
+    """Each read it after the other: with all nodes silent, 8 threads took minutes, not 3 s."""
+    many = 8
+    begun: list[int] = []
+    readings: list[int] = []
+
+    class Counting(SyncCluster):
+        def _take(self, step: Any, args: Any) -> Any:
+            begun.append(1)
+            return super()._take(step, args)
+
+    class Node:
+        def execute_command(self, *_: Any) -> Any:
+            readings.append(1)
+            wait_for(lambda: len(begun) == many, "all threads need the map")
+            raise redis.TimeoutError
+
+    def call() -> None:
+        with pytest.raises(redis.ConnectionError, match="tells its slots"):
+            cluster.execute_command("HGET", "a", "b")
+
+    cluster = Counting([("frozen", 1)], lambda _: Node())
+    threads = [threading.Thread(target=call) for _ in range(many)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(readings) < many / 2
