@@ -251,6 +251,17 @@ async def test_a_wrong_password_is_refused_at_once(binary: str) -> None:
             threads.get_all_instances("chat")
 
 
+def test_who_takes_a_cluster_s_node_for_a_server_is_told(binary: str) -> None:
+    with Cluster(binary=binary, primaries=2, replicas=0) as cluster:
+        (other,) = set(cluster.nodes) - {cluster.owner(KEYS[0])}
+        options: dict[str, Any] = {"operation_timeout_secs": 0.5}
+        with (
+            SyncModelRegistry.from_url(other.url, **options) as registry,
+            pytest.raises(RegistryUnavailable, match=r"use redis\+cluster://"),
+        ):
+            registry.get_all_instances("chat")
+
+
 async def test_a_node_that_has_met_nobody_does_not_hide_the_others(
     binary: str, no_tasks_left: None
 ) -> None:

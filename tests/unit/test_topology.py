@@ -12,6 +12,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis, Sentinel
 
 from redis_registry import ConfigurationError
+from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import sync_twin
 from redis_registry.store.cluster import SyncCluster
 from redis_registry.store.slots import SlotMap, key_of
@@ -28,6 +29,8 @@ from tests.helpers import wait_for
         ("valkeys://u:p@h:1", "rediss://u:p@h:1", "h:1"),
         ("rediss://[::1]:7/0?ssl_cert_reqs=none", None, "::1:7"),
         ("unix:///run/redis.sock?db=1", None, "/run/redis.sock"),
+        (" redis://h:1/0 \n", "redis://h:1/0", "h:1"),
+        ("Unix:///run/redis.sock", "unix:///run/redis.sock", "/run/redis.sock"),
     ],
 )
 def test_one_server(url: str, driver: str | None, where: str) -> None:
@@ -67,6 +70,8 @@ def test_nodes_of_a_cluster() -> None:
         ("redis+cluster://", "at least one host"),
         ("redis+cluster://a/3", "only database 0"),
         ("redis+sentinel://a/m/x", "no number of a database"),
+        ("redis://a:26379/mymaster", "no number of a database"),
+        ("redis:a:6379", "not a Redis URL"),
         ("redis://h:port", "not a Redis URL"),
         ("redis+cluster://h:99999", "not a Redis URL"),
         ("redis+cluster://:1", "no host"),
@@ -96,6 +101,30 @@ def test_what_was_meant_as_a_password_is_in_no_message(url: str) -> None:
         Topology.of(url)
     assert "secr" not in "".join(traceback.format_exception(caught.value))
     assert Topology.of("redis://h?client_name=a@b").where == "h:6379"
+
+
+def test_a_password_is_in_no_repr() -> None:
+    found = Topology.of("redis+sentinel://me:secret@a/m?sentinel_password=secret")
+    assert "secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": "http://me:secret@h"},
+        {"url": "redis+sentinel://me:secret@h:26379"},
+        {"url": "redis+cluster://me:secret@h/5"},
+        {"url": "redis://me:secret@a,b"},
+        {"url": "redis://me:sec/ret@h"},
+        {"url": "redis://me:secret@h", "gap_secs": 1, "lease_ttl_secs": 2},
+    ],
+)
+def test_a_password_is_in_no_message_about_settings(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RegistrySettings.of(**wrong)
+    said = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in said
+    assert "sec/ret" not in said
 
 
 def test_the_first_key_of_each_command() -> None:
