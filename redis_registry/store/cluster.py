@@ -46,7 +46,7 @@ _SENT_BACK = (*_LOST, AskError)
 
 def _redirect(error: AskError, host: Host) -> Host:
     told = cast("Any", error)  # untyped
-    return (told.host or host[0]), int(told.port)
+    return (host[0] if told.host in {"", "?"} else told.host), int(told.port)
 
 
 class _Step(NamedTuple):

@@ -91,6 +91,13 @@ class SlotMap:
 
 def _host(server: Sequence[Any], asked: Host) -> Host:
     """Its address; a node that does not know its own is the one that was asked."""
-    name, port = server[0], int(server[1])
-    text = name.decode() if isinstance(name, bytes) else (name or "")
-    return (asked[0] if text in {"", "?"} else text), port
+    name, port, *more = server
+    text = _text(name)
+    if text == "?":  # it goes by a host name, and has none
+        said = [_text(word) for words in more[1:] for word in words]
+        text = dict(zip(said[::2], said[1::2], strict=False)).get("ip", "")
+    return (text or asked[0]), int(port)
+
+
+def _text(said: bytes | str | None) -> str:
+    return said.decode() if isinstance(said, bytes) else (said or "")

@@ -182,6 +182,29 @@ async def test_a_key_on_its_way_is_found_at_its_new_place(
         threads.close()
 
 
+@pytest.mark.parametrize("endpoint", ["hostname", "unknown-endpoint"])
+async def test_nodes_that_do_not_say_where_they_are_are_found(
+    binary: str, endpoint: str, no_tasks_left: None
+) -> None:
+    """``?`` and nothing stand for the address then, where a key is on its way too."""
+    options = {"cluster-preferred-endpoint-type": endpoint}
+    with Cluster(binary=binary, primaries=2, replicas=0, options=options) as cluster:
+        settings = RegistrySettings.of(url=cluster.url)
+        client, threads = async_client(settings), sync_client(settings)
+        await client.execute_command("HSET", KEYS[0], "a", "1")
+        assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        (other,) = set(cluster.nodes) - {cluster.owner(KEYS[0])}
+        cluster.begin_migration(KEYS[0], other)
+        cluster.move_keys(KEYS[0], other)
+        assert await client.execute_command("HGET", KEYS[0], "a") == b"1"
+        assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        cluster.end_migration(KEYS[0], other)
+        assert await client.execute_command("HGET", KEYS[0], "a") == b"1"
+        assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        await client.aclose()
+        threads.close()
+
+
 async def test_closing_while_the_map_is_read_says_so_and_cancels_nobody(
     binary: str, no_tasks_left: None
 ) -> None:

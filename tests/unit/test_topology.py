@@ -142,6 +142,11 @@ def test_a_map_of_slots_follows_what_nodes_say() -> None:
     assert found.owner(99) == ("n", 2)
     assert found.owner(100) == ("asked", 4), "it does not know its own address"
     assert found.owner(101) is None
+    nameless = [b"?", 5, b"id", [b"ip", b"10.0.0.5"]]
+    other = SlotMap([("first", 1)])
+    other.take([[0, 99, nameless], [100, 100, [b"?", 6, b"id", []]]], ("asked", 1))
+    assert other.owner(0) == ("10.0.0.5", 5), "its host name is not set, its address is"
+    assert other.owner(100) == ("asked", 6)
     assert set(found.to_ask()) == {("n", 2), ("r", 3), ("asked", 4), ("first", 1)}
     assert not found.stale
     found.moved(99, ("new", 9))
