@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from redis_registry.errors import ConfigurationError
@@ -34,6 +35,8 @@ def _connectable(url: str) -> str:
 class Settings(BaseSettings):
     """Settings of ours: from keywords, else from the environment."""
 
+    model_config = SettingsConfigDict(hide_input_in_errors=True)  # it may be a password
+
     @classmethod
     def of(cls, **given: object) -> Self:
         """Settings from ``given`` and the environment; a given ``None`` counts as given.
@@ -50,11 +53,16 @@ class Settings(BaseSettings):
             return cls(**given)
         except ValidationError as error:
             found = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg'].removeprefix('Value error, ')}"
-                f" (got {item['input']!r:.80})"
+                f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: "
+                f"{item['msg'].removeprefix('Value error, ')}{_got(item)}"
                 for item in error.errors(include_url=False)
             )
             raise ConfigurationError(found) from error
+
+
+def _got(item: ErrorDetails) -> str:
+    """The value that was refused; our own validators say what is to be shown of it."""
+    return "" if item["type"] == "value_error" else f" (got {item['input']!r:.80})"
 
 
 class GuardSettings(BaseSettings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
@@ -51,8 +51,8 @@ class Topology:
     kind: Literal["server", "sentinel", "cluster"]
     hosts: tuple[Host, ...]
     service: str
-    url: str
-    credentials: tuple[tuple[str, str], ...] = ()
+    url: str = field(repr=False)
+    credentials: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @classmethod
     @lru_cache(maxsize=64)
@@ -68,7 +68,7 @@ class Topology:
             ConfigurationError: Not a URL this release can connect to; the message says why.
         """
         try:
-            return cls._read(url)
+            return cls._read(url.strip())
         except ConfigurationError:
             raise
         except ValueError:  # of urlsplit, or a port; its text may show a password
@@ -81,16 +81,20 @@ class Topology:
         driver, kind = _SCHEMES.get(scheme), _KINDS.get(suffix)
         if driver is None or kind is None or (plus and scheme == "unix"):
             raise ConfigurationError(_unknown(parts.scheme))
-        if driver == "unix":
-            return cls("server", (), "", url)
         _check_login(parts)
+        after = url[len(scheme) :]
+        if kind == "server" and not after.startswith("://"):
+            raise ConfigurationError(_UNREADABLE)
+        if driver == "unix":
+            return cls("server", (), "", driver + after)
         login, at, names = parts.netloc.rpartition("@")
         hosts = tuple(_host(name, _PORTS[kind]) for name in names.split(",") if name)
         _check_number(scheme, kind, len(hosts))
-        if kind == "server":
-            hosts = hosts or (("localhost", _PORTS[kind]),)
-            return cls(kind, hosts, "", driver + url[len(scheme) :])
         path = [part for part in parts.path.split("/") if part]
+        if kind == "server":
+            _check_database(kind, path)
+            hosts = hosts or (("localhost", _PORTS[kind]),)
+            return cls(kind, hosts, "", driver + after)
         service = _service(parts.scheme, path) if kind == "sentinel" else ""
         _check_database(kind, path)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))

@@ -382,16 +382,18 @@ class Checker:
             self._telemetry.count("mended", mended)
 
     async def _release(self) -> None:
-        """Hand the leases over at once, if Redis listens."""
+        """Hand the leases over, all at once, if Redis listens."""
         terms, self._terms = self._terms, {}
         self.status.leads.clear()
-        for term in terms.values():
-            try:
-                await self._executor.run(
-                    self._operations.release(term), deadline_secs=RELEASE_SECS
-                )
-            except RegistryError as error:
-                _log.info(
-                    "lease not released, it will end by itself",
-                    extra={"partition": term.partition, "why": str(error)},
-                )
+        await asyncio.gather(*(self._give_back(term) for term in terms.values()))
+
+    async def _give_back(self, term: Term) -> None:
+        try:
+            await self._executor.run(
+                self._operations.release(term), deadline_secs=RELEASE_SECS
+            )
+        except RegistryError as error:
+            _log.info(
+                "lease not released, it will end by itself",
+                extra={"partition": term.partition, "why": str(error)},
+            )

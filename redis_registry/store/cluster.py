@@ -9,29 +9,28 @@ call's one deadline; the map of slots is read anew by one caller for all.
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, cast
 
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.crc import key_slot
 from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TimedOut
 
+from redis_registry.store.slots import SlotMap, key_of
 from redis_registry.topology import Host
 
-__all__ = ["AsyncCluster", "SlotMap", "SyncCluster", "key_of"]
+__all__ = ["AsyncCluster", "SyncCluster"]
 
 MOST_REDIRECTS = 5
 """Answers of the kind "elsewhere" that one attempt follows; a sixth is left to the next."""
 
-REFRESH_LEAST_SECS = 0.05
-"""From one reading of the map to the next, while calls fail."""
-
 ANSWER_SECS = 1.0
 """How long a node is given to tell the map; then the next one is asked."""
+
+_CLOSED = "the registry was closed"
 
 _STRANGERS = "those that answer know of none; name nodes that have met the others"
 
@@ -45,85 +44,9 @@ _SENT_BACK = (*_LOST, AskError)
 """What may mean another way; ``MovedError`` is an ``AskError``."""
 
 
-def key_of(command: Sequence[Any]) -> str | bytes:
-    """The first key of one of the commands that we send."""
-    name = str(command[0]).upper()
-    if name in {"EVAL", "EVALSHA"}:
-        return command[3]
-    if name == "XREAD":
-        words = [str(word).upper() for word in command]
-        return command[words.index("STREAMS") + 1]
-    return command[1]
-
-
-class SlotMap:
-    """Which node serves which slot, as far as it is known. Pure.
-
-    Args:
-        hosts: Nodes to ask at first.
-
-    Attributes:
-        stale: It may be wrong, or is empty: read it anew before it is used.
-    """
-
-    def __init__(self, hosts: Sequence[Host]) -> None:
-        self.stale = True
-        self._first = list(hosts)
-        self._owners: list[Host | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        self._nodes: set[Host] = set()
-        self._silent: set[Host] = set()
-        self._read_at = float("-inf")
-
-    def owner(self, slot: int) -> Host | None:
-        """The node of a slot."""
-        return self._owners[slot]
-
-    def moved(self, slot: int, host: Host) -> None:
-        """A node said where a slot is now; others may have moved too."""
-        self._owners[slot] = host
-        self.stale = True
-
-    def due(self) -> float:
-        """How long to wait before it may be read anew, in seconds."""
-        return max(self._read_at + REFRESH_LEAST_SECS - time.monotonic(), 0.0)
-
-    def to_ask(self) -> list[Host]:
-        """Whom to ask for it: the nodes last heard of, then the first ones; at last the silent."""
-        known = list(self._nodes)
-        random.shuffle(known)
-        known += [host for host in self._first if host not in self._nodes]
-        return sorted(known, key=self._silent.__contains__)
-
-    def silent(self, host: Host) -> None:
-        """A node gave no answer."""
-        self._silent.add(host)
-
-    def take(self, reply: Sequence[Any], asked: Host) -> bool:
-        """What a node answered to CLUSTER SLOTS; whether it knew any."""
-        self._read_at = time.monotonic()
-        self._silent.discard(asked)
-        nodes: set[Host] = set()
-        owners: list[Host | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        for first, last, *servers in reply:
-            hosts = [_host(server, asked) for server in servers]
-            nodes.update(hosts)
-            for slot in range(int(first), int(last) + 1):
-                owners[slot] = hosts[0]
-        if nodes:
-            self._owners, self._nodes, self.stale = owners, nodes, False
-        return bool(nodes)
-
-
-def _host(server: Sequence[Any], asked: Host) -> Host:
-    """Its address; a node that does not know its own is the one that was asked."""
-    name, port = server[0], int(server[1])
-    text = name.decode() if isinstance(name, bytes) else (name or "")
-    return (asked[0] if text in {"", "?"} else text), port
-
-
 def _redirect(error: AskError, host: Host) -> Host:
     told = cast("Any", error)  # untyped
-    return (told.host or host[0]), int(told.port)
+    return (host[0] if told.host in {"", "?"} else told.host), int(told.port)
 
 
 class _Step(NamedTuple):
@@ -216,8 +139,7 @@ class AsyncCluster:
 
     def _client(self, host: Host, key: str | bytes = "") -> Any:
         if self._closed:
-            msg = "the registry was closed"
-            raise Disconnected(msg)
+            raise Disconnected(_CLOSED)
         place = host, (key if self._apart else "")
         client = self._clients.get(place)
         if client is None:
@@ -257,7 +179,7 @@ class AsyncCluster:
             return await client.execute_command(*args)
         if hasattr(client, "ask"):
             return await client.ask(*args)
-        return (await _asking(client, args).execute())[1]
+        return _told(await _asking(client, args).execute(raise_on_error=False))
 
     async def _read_map(self) -> None:
         """Read the map; one caller does it, the others wait for that."""
@@ -268,7 +190,13 @@ class AsyncCluster:
             self._reading.add_done_callback(
                 lambda done: done.cancelled() or done.exception()
             )
-        await asyncio.shield(self._reading)
+        reading = self._reading
+        try:
+            await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            if reading.cancelled():  # by aclose, and not its caller
+                raise Disconnected(_CLOSED) from None
+            raise
 
     async def _ask_all(self) -> None:
         await asyncio.sleep(self._map.due())
@@ -304,6 +232,14 @@ def _asking(client: Any, args: Sequence[Any]) -> Any:
     return pipe
 
 
+def _told(replies: Sequence[Any]) -> Any:
+    """The second one's reply; the driver would put words before an error's code, which we go by."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies[1]
+
+
 class SyncCluster:
     """Commands of any number of threads.
 
@@ -318,6 +254,7 @@ class SyncCluster:
         self._clients: dict[Host, Any] = {}
         self._lock = threading.Lock()
         self._reading = threading.Lock()
+        self._in_vain: Exception | None = None  # how the last reading failed
 
     def _client(self, host: Host) -> Any:
         with self._lock:
@@ -350,26 +287,38 @@ class SyncCluster:
             return self._read_map()
         client = self._client(step.host)
         if step.asking:
-            return _asking(client, args).execute()[1]
+            return _told(_asking(client, args).execute(raise_on_error=False))
         return client.execute_command(*args)
 
     def _read_map(self) -> None:
+        """Read the map; one thread does it, the others wait for that, and fail as it does."""
+        before = self._in_vain
         with self._reading:
             if not self._map.stale:  # another thread has read it meanwhile
                 return
-            time.sleep(self._map.due())
-            asked = _ask_around(self._map)
-            host = next(asked)
-            while True:
-                try:
-                    reply = self._client(host).execute_command("CLUSTER", "SLOTS")
-                except _LOST as error:
-                    host = asked.throw(error)
-                    continue
-                try:
-                    host = asked.send(reply)
-                except StopIteration:
-                    return
+            if self._in_vain not in {None, before}:  # or has tried to
+                raise cast("Exception", self._in_vain)
+            try:
+                self._ask_all()
+            except Exception as error:
+                self._in_vain = error
+                raise
+            self._in_vain = None
+
+    def _ask_all(self) -> None:
+        time.sleep(self._map.due())
+        asked = _ask_around(self._map)
+        host = next(asked)
+        while True:
+            try:
+                reply = self._client(host).execute_command("CLUSTER", "SLOTS")
+            except _LOST as error:
+                host = asked.throw(error)
+                continue
+            try:
+                host = asked.send(reply)
+            except StopIteration:
+                return
 
     def close(self) -> None:
         """Close all connections."""

@@ -202,6 +202,13 @@ _TRANSLATIONS: tuple[
         ),
     ),
     (
+        _is(driver.AskError),
+        lambda text, what, where: RegistryUnavailable(
+            f"{what}: Redis at {where} is a node of a Cluster, and the key's slot is at another one "
+            f"({text}): use redis+cluster://"
+        ),
+    ),
+    (
         lambda error: isinstance(error, _FOR_NOW_TOO) or _code(*_FOR_NOW)(error),
         lambda text, what, where: RegistryUnavailable(
             f"{what}: Redis at {where} is not ready: {text}"

@@ -7,11 +7,13 @@ import logging
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
 
 from redis_registry import Kind, LeaseLost, RedisModelRegistry
+from redis_registry.roles.checker import RELEASE_SECS
 from redis_registry.store.operations import Term
 from tests.conftest import FAST, Bench, Server
 from tests.helpers import instance, instances, until
@@ -281,3 +283,24 @@ async def test_controllers_share_the_partitions(
 
 async def _true(value: bool) -> bool:
     return value
+
+
+@pytest.mark.standalone("one server stands still")
+async def test_leaving_a_silent_redis_takes_one_word_however_many_leases_are_held(
+    server: Server, no_tasks_left: None
+) -> None:
+    """Each lease was given back in turn: a controller with 12 took 12 s to leave."""
+    registry = RedisModelRegistry.from_url(server.url, partitions=6)
+    await registry.get_all_model_instances()
+
+    async def leads_all() -> bool:
+        return len(registry.checker.leads) == 6 if registry.checker else False
+
+    await until(leads_all, "it leads all partitions")
+    server.process.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        await registry.aclose()
+    finally:
+        server.process.signal(signal.SIGCONT)
+    assert time.monotonic() - began < 3 * RELEASE_SECS

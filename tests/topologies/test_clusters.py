@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any, cast
 
@@ -15,7 +16,9 @@ from redis.asyncio import RedisCluster
 from redis_registry import (
     Event,
     RedisModelRegistry,
+    RegistryClosed,
     RegistryRefused,
+    RegistryUnavailable,
     SyncModelRegistry,
     Watch,
 )
@@ -23,7 +26,7 @@ from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import async_client, sync_client
 from redis_registry.testing import Cluster, Node
 from redis_registry.wire.keys import partition_of
-from tests.helpers import instance
+from tests.helpers import instance, until
 from tests.topologies.traffic import ENDS, OPTIONS, Traffic, fleet
 
 PARTITIONS = 6
@@ -168,10 +171,75 @@ async def test_a_key_on_its_way_is_found_at_its_new_place(
         many = [client.execute_command("HGET", KEYS[0], "a") for _ in range(50)]
         assert await asyncio.gather(*many) == [b"1"] * 50
         assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        refusal = ["EVAL", "return redis.error_reply('RRFENCED a 3')", 1, KEYS[0]]
+        with pytest.raises(redis.ResponseError, match=r"^RRFENCED a 3"):
+            await client.execute_command(*refusal)
+        with pytest.raises(redis.ResponseError, match=r"^RRFENCED a 3"):
+            threads.execute_command(*refusal)
         cluster.end_migration(KEYS[0], new)
         assert await client.execute_command("HGET", KEYS[0], "a") == b"1"
         await client.aclose()
         threads.close()
+
+
+@pytest.mark.parametrize("endpoint", ["hostname", "unknown-endpoint"])
+async def test_nodes_that_do_not_say_where_they_are_are_found(
+    binary: str, endpoint: str, no_tasks_left: None
+) -> None:
+    """``?`` and nothing stand for the address then, where a key is on its way too."""
+    options = {"cluster-preferred-endpoint-type": endpoint}
+    with Cluster(binary=binary, primaries=2, replicas=0, options=options) as cluster:
+        settings = RegistrySettings.of(url=cluster.url)
+        client, threads = async_client(settings), sync_client(settings)
+        await client.execute_command("HSET", KEYS[0], "a", "1")
+        assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        (other,) = set(cluster.nodes) - {cluster.owner(KEYS[0])}
+        cluster.begin_migration(KEYS[0], other)
+        cluster.move_keys(KEYS[0], other)
+        assert await client.execute_command("HGET", KEYS[0], "a") == b"1"
+        assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        cluster.end_migration(KEYS[0], other)
+        assert await client.execute_command("HGET", KEYS[0], "a") == b"1"
+        assert threads.execute_command("HGET", KEYS[0], "a") == b"1"
+        await client.aclose()
+        threads.close()
+
+
+async def test_closing_while_the_map_is_read_says_so_and_cancels_nobody(
+    binary: str, no_tasks_left: None
+) -> None:
+    with Cluster(binary=binary, primaries=1, replicas=0) as cluster:
+        registry = RedisModelRegistry.from_url(cluster.url, run_checker=False)
+        cluster.nodes[0].pause()
+        calls = [asyncio.create_task(registry.status()) for _ in range(3)]
+
+        async def reading() -> bool:
+            return any("slots" in task.get_name() for task in asyncio.all_tasks())
+
+        await until(reading, "the map is read")
+        await registry.aclose()
+        cluster.nodes[0].resume()
+        for failed in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(failed, RegistryClosed), failed
+
+
+def test_threads_come_back_in_time_when_all_nodes_are_silent(binary: str) -> None:
+    options: dict[str, Any] = SPREAD | {"operation_timeout_secs": 2.0}
+    with (
+        Cluster(binary=binary, replicas=0) as cluster,
+        SyncModelRegistry.from_url(cluster.url, **options) as registry,
+    ):
+        registry.get_all_instances("m")
+        for node in cluster.nodes:
+            node.pause()
+        began = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            calls = [pool.submit(registry.get_all_instances, "m") for _ in range(8)]
+        assert all(isinstance(c.exception(), RegistryUnavailable) for c in calls)
+        # An attempt that was begun in time waits for the map, and for its own answer.
+        assert time.monotonic() - began < 2.0 + 4 * OPTIONS["socket_timeout_secs"]
+        for node in cluster.nodes:
+            node.resume()
 
 
 async def test_a_client_that_was_given_announces_and_reserves_too(
@@ -204,6 +272,17 @@ async def test_a_wrong_password_is_refused_at_once(binary: str) -> None:
         assert "another" not in str(caught.value)
         with SyncModelRegistry.from_url(url) as threads, pytest.raises(RegistryRefused):
             threads.get_all_instances("chat")
+
+
+def test_who_takes_a_cluster_s_node_for_a_server_is_told(binary: str) -> None:
+    with Cluster(binary=binary, primaries=2, replicas=0) as cluster:
+        (other,) = set(cluster.nodes) - {cluster.owner(KEYS[0])}
+        options: dict[str, Any] = {"operation_timeout_secs": 0.5}
+        with (
+            SyncModelRegistry.from_url(other.url, **options) as registry,
+            pytest.raises(RegistryUnavailable, match=r"use redis\+cluster://"),
+        ):
+            registry.get_all_instances("chat")
 
 
 async def test_a_node_that_has_met_nobody_does_not_hide_the_others(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from typing import Any, cast
 
@@ -11,9 +12,12 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis, Sentinel
 
 from redis_registry import ConfigurationError
+from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import sync_twin
-from redis_registry.store.cluster import SlotMap, SyncCluster, key_of
+from redis_registry.store.cluster import SyncCluster
+from redis_registry.store.slots import SlotMap, key_of
 from redis_registry.topology import Topology
+from tests.helpers import wait_for
 
 
 @pytest.mark.parametrize(
@@ -25,6 +29,8 @@ from redis_registry.topology import Topology
         ("valkeys://u:p@h:1", "rediss://u:p@h:1", "h:1"),
         ("rediss://[::1]:7/0?ssl_cert_reqs=none", None, "::1:7"),
         ("unix:///run/redis.sock?db=1", None, "/run/redis.sock"),
+        (" redis://h:1/0 \n", "redis://h:1/0", "h:1"),
+        ("Unix:///run/redis.sock", "unix:///run/redis.sock", "/run/redis.sock"),
     ],
 )
 def test_one_server(url: str, driver: str | None, where: str) -> None:
@@ -64,6 +70,8 @@ def test_nodes_of_a_cluster() -> None:
         ("redis+cluster://", "at least one host"),
         ("redis+cluster://a/3", "only database 0"),
         ("redis+sentinel://a/m/x", "no number of a database"),
+        ("redis://a:26379/mymaster", "no number of a database"),
+        ("redis:a:6379", "not a Redis URL"),
         ("redis://h:port", "not a Redis URL"),
         ("redis+cluster://h:99999", "not a Redis URL"),
         ("redis+cluster://:1", "no host"),
@@ -95,6 +103,30 @@ def test_what_was_meant_as_a_password_is_in_no_message(url: str) -> None:
     assert Topology.of("redis://h?client_name=a@b").where == "h:6379"
 
 
+def test_a_password_is_in_no_repr() -> None:
+    found = Topology.of("redis+sentinel://me:secret@a/m?sentinel_password=secret")
+    assert "secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": "http://me:secret@h"},
+        {"url": "redis+sentinel://me:secret@h:26379"},
+        {"url": "redis+cluster://me:secret@h/5"},
+        {"url": "redis://me:secret@a,b"},
+        {"url": "redis://me:sec/ret@h"},
+        {"url": "redis://me:secret@h", "gap_secs": 1, "lease_ttl_secs": 2},
+    ],
+)
+def test_a_password_is_in_no_message_about_settings(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RegistrySettings.of(**wrong)
+    said = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in said
+    assert "sec/ret" not in said
+
+
 def test_the_first_key_of_each_command() -> None:
     assert key_of(["EVALSHA", "sha", 2, "a", "b", "x"]) == "a"
     assert key_of(["HMGET", "a", "f"]) == "a"
@@ -110,6 +142,11 @@ def test_a_map_of_slots_follows_what_nodes_say() -> None:
     assert found.owner(99) == ("n", 2)
     assert found.owner(100) == ("asked", 4), "it does not know its own address"
     assert found.owner(101) is None
+    nameless = [b"?", 5, b"id", [b"ip", b"10.0.0.5"]]
+    other = SlotMap([("first", 1)])
+    other.take([[0, 99, nameless], [100, 100, [b"?", 6, b"id", []]]], ("asked", 1))
+    assert other.owner(0) == ("10.0.0.5", 5), "its host name is not set, its address is"
+    assert other.owner(100) == ("asked", 6)
     assert set(found.to_ask()) == {("n", 2), ("r", 3), ("asked", 4), ("first", 1)}
     assert not found.stale
     found.moved(99, ("new", 9))
@@ -170,3 +207,66 @@ def test_a_given_client_of_a_sentinels_master_is_not_taken_for_a_server_here() -
     with pytest.raises(ConfigurationError, match=r"redis\+sentinel://"):
         sync_twin(client)
     assert isinstance(sync_twin(Redis(password="pw")), SyncRedis), "that one is here"
+
+
+def test_where_all_were_silent_each_has_its_turn_and_the_first_ones_too() -> None:
+    """A Cluster that comes back at new addresses is found by the names in the URL."""
+    asked: list[str] = []
+    there = ["old", "older"]
+
+    class Node:
+        def __init__(self, host: tuple[str, int]) -> None:
+            self.name = host[0]
+
+        def execute_command(self, *words: Any) -> Any:
+            asked.append(self.name)
+            if self.name not in there:
+                raise redis.TimeoutError
+            return (
+                [[0, 16383, [b"old", 1], [b"older", 2]]]
+                if words[0] == "CLUSTER"
+                else b"1"
+            )
+
+    cluster = SyncCluster([("name", 3)], Node)
+    there.append("name")
+    assert cluster.execute_command("HGET", "a", "b") == b"1"
+    there.clear()
+    for _ in range(8):
+        with pytest.raises(redis.RedisError):
+            cluster.execute_command("HGET", "a", "b")
+    asked.clear()
+    for _ in range(3):
+        with pytest.raises(redis.RedisError):
+            cluster.execute_command("HGET", "a", "b")
+    assert sorted(asked) == ["name", "old", "older"]
+
+
+def test_threads_that_wait_for_the_map_fail_with_who_reads_it() -> None:
+    """Each read it after the other: with all nodes silent, 8 threads took minutes, not 3 s."""
+    many = 8
+    begun: list[int] = []
+    readings: list[int] = []
+
+    class Counting(SyncCluster):
+        def _take(self, step: Any, args: Any) -> Any:
+            begun.append(1)
+            return super()._take(step, args)
+
+    class Node:
+        def execute_command(self, *_: Any) -> Any:
+            readings.append(1)
+            wait_for(lambda: len(begun) == many, "all threads need the map")
+            raise redis.TimeoutError
+
+    def call() -> None:
+        with pytest.raises(redis.ConnectionError, match="tells its slots"):
+            cluster.execute_command("HGET", "a", "b")
+
+    cluster = Counting([("frozen", 1)], lambda _: Node())
+    threads = [threading.Thread(target=call) for _ in range(many)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(readings) < many / 2
