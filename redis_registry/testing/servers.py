@@ -142,10 +142,11 @@ class Standalone(EmbeddedServer):
         """Start it and wait until it answers; a second start after ``kill`` keeps its port.
 
         Raises:
-            EmbeddedServerError: There is no binary, or it did not come up.
+            NotAvailableHere: There is no binary.
+            EmbeddedServerError: It runs already, or did not come up.
         """
-        self._paused = False
         super().start()
+        self._paused = False
 
     def stop(self) -> None:
         """End it and remove its directory."""
@@ -157,11 +158,16 @@ class Standalone(EmbeddedServer):
 
     def _answers(self) -> bool:
         try:
-            return self.call("PING") == "PONG"
+            mine = self.info("server")["process_id"] == str(self.pid)
+            return mine and self.call("PING") == "PONG"
         except Said as error:
             if str(error).startswith("LOADING"):
                 return False
-            raise
+            msg = (
+                f"port {self.port}: {error} Another server may have this port; what this one "
+                "demands is said as password= or users=, not in options"
+            )
+            raise EmbeddedServerError(msg) from error
         except OSError:
             return False
 

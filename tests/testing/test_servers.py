@@ -10,8 +10,13 @@ from typing import cast
 
 import pytest
 
-from redis_registry import AccessDenied, EmbeddedServerError, SyncModelRegistry
-from redis_registry.testing import Replica, Standalone, await_that
+from redis_registry import (
+    AccessDenied,
+    EmbeddedServerError,
+    NotAvailableHere,
+    SyncModelRegistry,
+)
+from redis_registry.testing import Clocked, Replica, Standalone, await_that
 from tests.helpers import instance
 
 
@@ -113,3 +118,33 @@ def test_nothing_is_left_of_its_directory(binary: str) -> None:
         home = Path(cast("list[str]", server.call("CONFIG", "GET", "dir"))[1])
         assert home.is_dir()
     assert not home.exists()
+
+
+def test_a_port_that_another_server_has_is_not_taken_for_its_own(binary: str) -> None:
+    with Standalone(binary=binary) as other:
+        with pytest.raises(EmbeddedServerError, match="Address already in use"):
+            Standalone(binary=binary, port=other.port).start()
+        assert other.alive
+
+
+def test_a_port_of_a_server_with_a_password_is_named(binary: str) -> None:
+    with (
+        Standalone(binary=binary, password="secret") as other,
+        pytest.raises(EmbeddedServerError, match=f"port {other.port}: NOAUTH"),
+    ):
+        Standalone(binary=binary, port=other.port).start()
+
+
+def test_entered_twice_it_says_so_and_the_first_goes_on(binary: str) -> None:
+    with Standalone(binary=binary) as server:
+        first = server.pid
+        with pytest.raises(EmbeddedServerError, match="runs already"):
+            server.start()
+        assert server.alive
+        assert server.pid == first
+
+
+@pytest.mark.parametrize("kind", [Standalone, Clocked])
+def test_a_binary_that_can_not_be_run_is_named(kind: type[Standalone]) -> None:
+    with pytest.raises(NotAvailableHere, match="/nowhere/redis-server can't be run"):
+        kind(binary="/nowhere/redis-server").start()
