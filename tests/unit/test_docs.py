@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from redis_registry import GuardSettings, OutlierSettings, RegistrySettings
+from redis_registry import GuardSettings, OutlierSettings, RegistrySettings, errors
+from redis_registry.http.app import _STATUS
 from redis_registry.remote import RemoteSettings
 from redis_registry.wire import keys
 from tests.chaos.scenarios import SCENARIOS
@@ -140,3 +141,16 @@ def test_each_scenario_that_is_named_is_in_the_matrix() -> None:
         for name in re.findall(r"`([\w-]+)`", group)
     ]
     assert set(named) - known == set()
+
+
+def test_the_operator_is_told_what_to_do_about_every_error() -> None:
+    page = _read("docs/how-to/operate.md").split("## What an error asks of you")[1]
+    told: dict[str, str] = {}
+    for cell in re.findall(r"^\| (`[A-Z].+?) \|", page, re.MULTILINE):
+        code = "".join(re.findall(r"\((?:HTTP )?(\d+)\)", cell))
+        told |= dict.fromkeys(re.findall(r"`(\w+)`", cell), code)
+    assert told.keys() == set(errors.__all__) - {"RegistryError"}
+    for name, code in told.items():
+        kind = getattr(errors, name)
+        answered = next((c for k, c in _STATUS if issubclass(kind, k)), 500)
+        assert code in ("", str(answered)), name
