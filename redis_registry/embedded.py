@@ -13,6 +13,7 @@ import importlib.util
 import os
 import platform
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -107,7 +108,8 @@ class EmbeddedServer:
     Args:
         binary: The server to run; ``None``: :func:`find_server`.
         port: Port on 127.0.0.1; ``None``: a free one.
-        options: More of its command line, as ``{"appendonly": "yes"}``.
+        options: More of its command line, as ``{"appendonly": "yes"}``; what holds spaces is
+            quoted as in a shell.
     """
 
     def __init__(
@@ -186,11 +188,11 @@ class EmbeddedServer:
 
     def _command(self, binary: str, home: Path) -> list[str]:
         """The command line; ``home`` is the directory that is the server's own."""
-        options = {"save": "", "appendonly": "no", "daemonize": "no", **self._options}
+        options = {"save": "", "appendonly": "no", **self._options, "daemonize": "no"}
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(home)]
         for name, value in options.items():
-            command += [f"--{name}", *(value.split() or [""])]
+            command += [f"--{name}", *(shlex.split(value) or [""])]
         return command
 
     def _environment(self) -> dict[str, str]:

@@ -47,7 +47,8 @@ class Standalone(EmbeddedServer):
     Args:
         binary: The server to run; ``None``: :func:`redis_registry.embedded.find_server`.
         port: Port on 127.0.0.1; ``None``: a free one.
-        options: More of its command line, as ``{"maxmemory": "3mb"}``.
+        options: More of its command line, as ``{"maxmemory": "3mb"}``; what holds spaces is
+            quoted as in a shell.
         password: What everybody must give (``requirepass``); it is in :attr:`url`.
         users: ACL users by name, with their rules as in ``ACL SETUSER``. One more, of this
             class, lets it look after the server.

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from socketserver import BaseRequestHandler, TCPServer
+from threading import Thread
 from typing import cast
 
 import pytest
@@ -148,3 +150,26 @@ def test_entered_twice_it_says_so_and_the_first_goes_on(binary: str) -> None:
 def test_a_binary_that_can_not_be_run_is_named(kind: type[Standalone]) -> None:
     with pytest.raises(NotAvailableHere, match="/nowhere/redis-server can't be run"):
         kind(binary="/nowhere/redis-server").start()
+
+
+class _Web(BaseRequestHandler):
+    """Answers as a web server does to what is no HTTP."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_a_port_of_another_kind_of_server_is_not_taken_for_its_own(binary: str) -> None:
+    with TCPServer(("127.0.0.1", 0), _Web) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        with pytest.raises(EmbeddedServerError, match="Address already in use"):
+            Standalone(binary=binary, port=other.server_address[1]).start()
+        other.shutdown()
+
+
+def test_an_option_may_hold_spaces_and_none_lets_it_go_its_own_way(binary: str) -> None:
+    options = {"dbfilename": "'a b.rdb'", "daemonize": "yes"}
+    with Standalone(binary=binary, options=options) as server:
+        assert server.call("CONFIG", "GET", "dbfilename") == ["dbfilename", "a b.rdb"]
+        assert server.call("CONFIG", "GET", "daemonize") == ["daemonize", "no"]
+        assert server.alive
