@@ -235,4 +235,5 @@ class Replica(Standalone):
         """Have it follow another primary, and wait until it has caught up."""
         self._primary = primary
         self.call("REPLICAOF", primary.host, primary.port)
-        await_that(self.in_step, f"the replica on port {self.port} has caught up")
+        what = f"the replica on port {self.port} has caught up with port {primary.port}"
+        await_that(self.in_step, what)

@@ -13,6 +13,7 @@ from redis_registry.remote import RemoteSettings
 from redis_registry.wire import keys
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.tested import TESTED
+from tests.explore.worlds import WORLDS
 from tests.helpers import KNOWN
 from tests.mutants.catalogue import MUTANTS, Mutant
 
@@ -154,3 +155,8 @@ def test_the_operator_is_told_what_to_do_about_every_error() -> None:
         kind = getattr(errors, name)
         answered = next((c for k, c in _STATUS if issubclass(kind, k)), 500)
         assert code in ("", str(answered)), name
+
+
+def test_every_world_that_is_explored_has_its_figures() -> None:
+    figures = _read("docs/explanation/exploration.md").split("## Figures")[1]
+    assert set(WORLDS) <= set(re.findall(r"`(\w+)`", figures))
