@@ -13,6 +13,7 @@ import importlib.util
 import os
 import platform
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -107,7 +108,8 @@ class EmbeddedServer:
     Args:
         binary: The server to run; ``None``: :func:`find_server`.
         port: Port on 127.0.0.1; ``None``: a free one.
-        options: More of its command line, as ``{"appendonly": "yes"}``.
+        options: More of its command line, as ``{"appendonly": "yes"}``; what holds spaces is
+            quoted as in a shell.
     """
 
     def __init__(
@@ -145,9 +147,13 @@ class EmbeddedServer:
         """Start it and wait until it answers; a second start after :meth:`kill` keeps its port.
 
         Raises:
-            EmbeddedServerError: There is no binary, or it did not come up.
+            NotAvailableHere: There is no binary.
+            EmbeddedServerError: It runs already, or did not come up.
         """
-        binary = self._binary or find_server()
+        if self._process is not None and self._process.poll() is None:
+            msg = f"the server runs already, on port {self.port}: kill or stop it first"
+            raise EmbeddedServerError(msg)
+        binary = self._program()
         if self._home is None:
             self._home = tempfile.TemporaryDirectory(prefix="redis-registry-")
         self.port = self.port or self._wanted_port or free_port()
@@ -158,6 +164,15 @@ class EmbeddedServer:
         except BaseException:
             self.stop()  # nobody else will: a context manager was not entered yet
             raise
+
+    def _program(self) -> str:
+        """The binary that it was given, else one that is found."""
+        if self._binary is None:
+            return find_server()
+        if shutil.which(self._binary) is None:
+            msg = f"{self._binary} can't be run here: say another binary=, or none"
+            raise NotAvailableHere(msg)
+        return self._binary
 
     def _spawn(self, command: list[str], log: Path) -> None:
         with log.open("ab") as output:
@@ -173,11 +188,11 @@ class EmbeddedServer:
 
     def _command(self, binary: str, home: Path) -> list[str]:
         """The command line; ``home`` is the directory that is the server's own."""
-        options = {"save": "", "appendonly": "no", "daemonize": "no", **self._options}
+        options = {"save": "", "appendonly": "no", **self._options, "daemonize": "no"}
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(home)]
         for name, value in options.items():
-            command += [f"--{name}", *(value.split() or [""])]
+            command += [f"--{name}", *(shlex.split(value) or [""])]
         return command
 
     def _environment(self) -> dict[str, str]:
@@ -196,14 +211,18 @@ class EmbeddedServer:
             time.sleep(0.005)
 
     def _answers(self) -> bool:
+        """Whether it serves; another server that has taken its port does not count."""
+        place = ("127.0.0.1", self.port)
         try:
-            with socket.create_connection(
-                ("127.0.0.1", self.port), timeout=0.5
-            ) as link:
-                link.sendall(b"PING\r\n")
-                return link.recv(16).startswith(b"+PONG")
+            with (
+                socket.create_connection(place, timeout=0.5) as link,
+                link.makefile("rb") as replies,
+            ):
+                link.sendall(b"PING\r\nINFO server\r\nQUIT\r\n")
+                said = replies.read()
         except OSError:
             return False
+        return said.startswith(b"+PONG") and b"process_id:%d\r" % self.pid in said
 
     def signal(self, number: int) -> None:
         """Send it a signal (``signal.SIGSTOP``, ``signal.SIGCONT``, …)."""

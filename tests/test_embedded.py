@@ -91,3 +91,11 @@ def test_without_any_binary_it_says_what_to_install(
 def test_a_server_that_does_not_start_shows_its_last_words() -> None:
     with pytest.raises(EmbeddedServerError, match="did not start"):
         EmbeddedServer(options={"no-such-option": "1"}).start()
+
+
+def test_a_port_that_another_server_has_is_not_taken_for_its_own() -> None:
+    with (
+        EmbeddedServer() as other,
+        pytest.raises(EmbeddedServerError, match="Address already in use"),
+    ):
+        EmbeddedServer(port=other.port).start()

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import cast
 
-from redis_registry.embedded import find_server
 from redis_registry.errors import EmbeddedServerError, NotAvailableHere
 from redis_registry.testing.servers import Standalone
 from redis_registry.testing.waiting import await_that
@@ -94,7 +93,7 @@ class Clocked(Standalone):
             NotAvailableHere: libfaketime is not installed, or can't be had with this binary.
             EmbeddedServerError: It did not come up.
         """
-        binary = self._binary or find_server()
+        binary = self._program()
         built = subprocess.run(  # noqa: S603  the server that we start next
             [binary, "--version"], capture_output=True, text=True, check=False
         )

@@ -166,6 +166,7 @@ class Cluster(Entering):
         return node
 
     def _enter(self) -> None:
+        self.nodes = []
         primaries, replicas = self._counts
         for number in range(primaries + replicas):
             self._start().call("CLUSTER", "SET-CONFIG-EPOCH", number + 1)

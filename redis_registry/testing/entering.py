@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from redis_registry.errors import EmbeddedServerError
+
 __all__ = ["Entering"]
 
 
@@ -16,15 +18,21 @@ class Entering(ABC):
     _stack: ExitStack
     """What was entered so far; more may be, and leaves with the rest."""
 
+    _entered = False
+
     @abstractmethod
     def _enter(self) -> None:
-        """Enter them, on the stack."""
+        """Enter new ones, on the stack."""
 
     def __enter__(self) -> Self:
+        if self._entered:
+            msg = f"this {type(self).__name__} is entered already: make another one"
+            raise EmbeddedServerError(msg)
         with ExitStack() as stack:
             self._stack = stack
             self._enter()
             self._stack = stack.pop_all()
+        self._entered = True
         return self
 
     def __exit__(
@@ -33,4 +41,5 @@ class Entering(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._entered = False
         self._stack.close()

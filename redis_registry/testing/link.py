@@ -23,7 +23,8 @@ def ask(dial: Callable[[], socket.socket], *commands: tuple[str | int, ...]) -> 
 
     Raises:
         Said: One of them was answered with an error.
-        OSError: The server can't be reached, or said nothing within the socket's timeout.
+        OSError: The server can't be reached, said nothing within the socket's timeout, or is
+            none of Redis's kind.
     """
     with dial() as link, cast("BinaryIO", link.makefile("rwb")) as stream:
         reply: Reply = None
@@ -50,6 +51,9 @@ def _decoded(stream: BinaryIO) -> Reply:
         raise Said(text)
     if kind == b"+":
         return text
+    if kind not in (b":", b"$", b"*"):
+        msg = f"no Redis answers here: {line[:40]!r}"
+        raise ConnectionError(msg)
     number = int(text)
     if kind == b":":
         return number

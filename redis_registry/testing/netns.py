@@ -64,6 +64,7 @@ class Network(Entering):
 
     def _enter(self) -> None:
         _check()
+        self._parted.clear()
         stack = self._stack
         base, leg = _unused_base(), f"rr{secrets.token_hex(5)}"
         switch = Host("", _namespace(stack))

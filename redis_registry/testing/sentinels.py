@@ -46,7 +46,7 @@ class Sentinel(Standalone):
     def _command(self, binary: str, home: Path) -> list[str]:
         file = home / "sentinel.conf"
         if not file.exists():  # started again it goes on with what it knew
-            lines = [f"port {self.port}", f"bind {self.host}", f"dir {home}"]
+            lines = [f"port {self.port}", f"bind {self.host}", f'dir "{home}"']
             lines += ["protected-mode no"]
             file.write_text("\n".join([*lines, *self._config, ""]))
         prefix = self._on.command() if self._on else []
@@ -127,6 +127,7 @@ class SentinelSet(Entering):
             on=in_turn(self._hosts, 0),
         )
         self.servers = [stack.enter_context(primary)]
+        self.sentinels = []
         for number in range(1, replicas + 1):
             replica = Replica(
                 primary,

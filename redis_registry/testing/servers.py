@@ -47,7 +47,8 @@ class Standalone(EmbeddedServer):
     Args:
         binary: The server to run; ``None``: :func:`redis_registry.embedded.find_server`.
         port: Port on 127.0.0.1; ``None``: a free one.
-        options: More of its command line, as ``{"maxmemory": "3mb"}``.
+        options: More of its command line, as ``{"maxmemory": "3mb"}``; what holds spaces is
+            quoted as in a shell.
         password: What everybody must give (``requirepass``); it is in :attr:`url`.
         users: ACL users by name, with their rules as in ``ACL SETUSER``. One more, of this
             class, lets it look after the server.
@@ -142,10 +143,11 @@ class Standalone(EmbeddedServer):
         """Start it and wait until it answers; a second start after ``kill`` keeps its port.
 
         Raises:
-            EmbeddedServerError: There is no binary, or it did not come up.
+            NotAvailableHere: There is no binary.
+            EmbeddedServerError: It runs already, or did not come up.
         """
-        self._paused = False
         super().start()
+        self._paused = False
 
     def stop(self) -> None:
         """End it and remove its directory."""
@@ -157,11 +159,16 @@ class Standalone(EmbeddedServer):
 
     def _answers(self) -> bool:
         try:
-            return self.call("PING") == "PONG"
+            mine = self.info("server")["process_id"] == str(self.pid)
+            return mine and self.call("PING") == "PONG"
         except Said as error:
             if str(error).startswith("LOADING"):
                 return False
-            raise
+            msg = (
+                f"port {self.port}: {error} Another server may have this port; what this one "
+                "demands is said as password= or users=, not in options"
+            )
+            raise EmbeddedServerError(msg) from error
         except OSError:
             return False
 
@@ -228,4 +235,5 @@ class Replica(Standalone):
         """Have it follow another primary, and wait until it has caught up."""
         self._primary = primary
         self.call("REPLICAOF", primary.host, primary.port)
-        await_that(self.in_step, f"the replica on port {self.port} has caught up")
+        what = f"the replica on port {self.port} has caught up with port {primary.port}"
+        await_that(self.in_step, what)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from redis_registry.embedded import find_server
 from redis_registry.errors import EmbeddedServerError, NotAvailableHere
 from redis_registry.testing.servers import Standalone
 
@@ -163,7 +162,7 @@ class Secured(Standalone):
             if not any(text in str(error) for text in _LACKS_TLS):
                 raise
             msg = (
-                f"{self._binary or find_server()} was built without TLS: apt-get install "
+                f"{self._program()} was built without TLS: apt-get install "
                 "redis-server, or say binary="
             )
             raise NotAvailableHere(msg) from error

@@ -101,3 +101,12 @@ def test_a_paused_primary_is_replaced_passwords_and_all(binary: str) -> None:
         other = next(node for node in cluster.primaries() if node is not new)
         cluster.migrate(key, other)
         assert other.call("GET", key) == "kept"
+
+
+def test_it_can_be_entered_again(binary: str) -> None:
+    cluster = Cluster(binary=binary, replicas=0)
+    with cluster:
+        pass
+    with cluster:
+        assert len(cluster.nodes) == 3
+        assert cluster.owner("key").alive

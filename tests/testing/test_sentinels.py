@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
+
+from redis_registry import EmbeddedServerError
 from redis_registry.testing import SentinelSet, await_that
 
 
@@ -66,3 +70,20 @@ def test_an_order_that_a_sentinel_gives_up_is_repeated(binary: str) -> None:
         await_that(lambda: not under_way(), "the order is given up")
         replica.resume()
         assert moved.result() is replica
+
+
+def test_it_can_be_entered_again_but_not_twice(
+    binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "a directory with spaces"
+    home.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(home))
+    sentinels = SentinelSet(binary=binary)
+    with sentinels:
+        pass
+    with sentinels:
+        assert len(sentinels.sentinels) == 3
+        with pytest.raises(EmbeddedServerError, match="entered already"):
+            sentinels.__enter__()
+        assert sentinels.master().alive
+    assert not list(home.iterdir())

@@ -6,12 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from socketserver import BaseRequestHandler, TCPServer
+from threading import Thread
 from typing import cast
 
 import pytest
 
-from redis_registry import AccessDenied, EmbeddedServerError, SyncModelRegistry
-from redis_registry.testing import Replica, Standalone, await_that
+from redis_registry import (
+    AccessDenied,
+    EmbeddedServerError,
+    NotAvailableHere,
+    SyncModelRegistry,
+)
+from redis_registry.testing import Clocked, Replica, Standalone, await_that
 from tests.helpers import instance
 
 
@@ -113,3 +120,56 @@ def test_nothing_is_left_of_its_directory(binary: str) -> None:
         home = Path(cast("list[str]", server.call("CONFIG", "GET", "dir"))[1])
         assert home.is_dir()
     assert not home.exists()
+
+
+def test_a_port_that_another_server_has_is_not_taken_for_its_own(binary: str) -> None:
+    with Standalone(binary=binary) as other:
+        with pytest.raises(EmbeddedServerError, match="Address already in use"):
+            Standalone(binary=binary, port=other.port).start()
+        assert other.alive
+
+
+def test_a_port_of_a_server_with_a_password_is_named(binary: str) -> None:
+    with (
+        Standalone(binary=binary, password="secret") as other,
+        pytest.raises(EmbeddedServerError, match=f"port {other.port}: NOAUTH"),
+    ):
+        Standalone(binary=binary, port=other.port).start()
+
+
+def test_entered_twice_it_says_so_and_the_first_goes_on(binary: str) -> None:
+    with Standalone(binary=binary) as server:
+        first = server.pid
+        with pytest.raises(EmbeddedServerError, match="runs already"):
+            server.start()
+        assert server.alive
+        assert server.pid == first
+
+
+@pytest.mark.parametrize("kind", [Standalone, Clocked])
+def test_a_binary_that_can_not_be_run_is_named(kind: type[Standalone]) -> None:
+    with pytest.raises(NotAvailableHere, match="/nowhere/redis-server can't be run"):
+        kind(binary="/nowhere/redis-server").start()
+
+
+class _Web(BaseRequestHandler):
+    """Answers as a web server does to what is no HTTP."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_a_port_of_another_kind_of_server_is_not_taken_for_its_own(binary: str) -> None:
+    with TCPServer(("127.0.0.1", 0), _Web) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        with pytest.raises(EmbeddedServerError, match="Address already in use"):
+            Standalone(binary=binary, port=other.server_address[1]).start()
+        other.shutdown()
+
+
+def test_an_option_may_hold_spaces_and_none_lets_it_go_its_own_way(binary: str) -> None:
+    options = {"dbfilename": "'a b.rdb'", "daemonize": "yes"}
+    with Standalone(binary=binary, options=options) as server:
+        assert server.call("CONFIG", "GET", "dbfilename") == ["dbfilename", "a b.rdb"]
+        assert server.call("CONFIG", "GET", "daemonize") == ["daemonize", "no"]
+        assert server.alive
