@@ -97,6 +97,7 @@ class Outstanding:
         """One more is under way; where a block won't do. Call :meth:`end` exactly once."""
         identity = instance.identity
         with self._lock:
+            self._strike_off()
             self._counts[identity] = self._counts.get(identity, 0) + 1
             self._tell(identity, 1)
 
@@ -104,6 +105,7 @@ class Outstanding:
         """One less is under way; nothing happens when none was."""
         identity = instance.identity
         with self._lock:
+            self._strike_off()
             left = self._counts.pop(identity, 0) - 1
             if left > 0:
                 self._counts[identity] = left
@@ -112,7 +114,7 @@ class Outstanding:
 
     def follow(self, tally: Tally) -> None:
         """Keep a tally up to date, while it lives: it is held weakly."""
-        follower = _Follower(tally, self._gone.append)
+        follower = _Follower(tally, self._goes)
         follower.models = tally.models
         with self._lock:
             self._strike_off()
@@ -120,6 +122,15 @@ class Outstanding:
                 tally.change(identity, count)
             for model in follower.models:
                 self._followers.setdefault(model, []).append(follower)
+
+    def _goes(self, gone: _Follower) -> None:
+        """Called in whatever thread lets a tally go; one that works with ours strikes it off then."""
+        self._gone.append(gone)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._strike_off()
+            finally:
+                self._lock.release()
 
     def _strike_off(self) -> None:
         """Drop the tallies that are gone: models come and go, we stay."""
