@@ -4,7 +4,7 @@
 -- Needs   KEYS[1] meta, KEYS[2] events
 --         ARGV[1] header: format|partitions|gap µs|window µs|events kept;  ARGV[2] actor
 -- Gives   now, now_text, epoch, rev, recovering, recovery_ends, effective(), emit(), commit(),
---         recover(), own_gap and own_window of the caller
+--         recover(), ahead(), own_gap and own_window of the caller
 local META, EVENTS, ACTOR = KEYS[1], KEYS[2], ARGV[2]
 local FORMAT, partitions, own_gap, own_window, events_kept =
   string.match(ARGV[1], '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$')
@@ -45,6 +45,10 @@ local function effective(deadline, timeout)
   if deadline > former_from and deadline < granted then return granted end
   return deadline
 end
+
+-- Whether a deadline lies ahead. One further away than a timeout was set by a clock that has since been
+-- put back; that it was, by less than a gap, may have gone unnoticed.
+local function ahead(deadline, timeout) return deadline > now and deadline <= now + timeout + gap end
 
 local function recovering() return recovery_at > 0 and now < recovery_at + window end
 local function recovery_ends() return recovery_at + window end
