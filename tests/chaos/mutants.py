@@ -170,6 +170,11 @@ CHAOS_MUTANTS = (
         "flushall",
         "all_agree_in_the_end",
         (
+            "redis_registry/store/writers.py",
+            "                        unknown.append(place)\n",
+            "                        if not instances[place].incarnation: unknown.append(place)\n",
+        ),
+        (
             "redis_registry/roles/sending/heartbeater.py",
             "            if beat is Beat.REREGISTER:\n",
             "            if False:\n",
