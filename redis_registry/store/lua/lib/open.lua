@@ -122,7 +122,10 @@ if not epoch or meta[3] ~= run or again then
   epoch = string.format('%s-%d', string.sub(run, 1, 8), now)
   if born then -- meta is new or was lost; a stream that outlived it must not go back
     local last = redis.call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
-    if last then rev = math.max(rev, tonumber(string.match(last[1], '^(%d+)'))) end
+    if last then
+      rev = math.max(rev, tonumber(string.match(last[1], '^(%d+)')))
+      redis.call('HSET', META, 'orders', string.format('%d', rev)) -- there may be some: let readers look
+    end
   end
   redis.call('HSET', META, 'format', FORMAT, 'run', run, 'promoted', promoted, 'epoch', epoch)
   if partitions ~= '0' then redis.call('HSET', META, 'partitions', partitions) end
