@@ -91,12 +91,13 @@ def nothing_dies_quietly(history: History) -> Iterator[str]:
     """S1: no loop ended by itself, nobody got stuck, everybody left in order."""
     for person, note in history.notes("dead loop"):
         yield f"{person.name}: {note['why']}"
+    refused = {person.name for person, _ in history.notes("refused")}
     for note in history.stage:
         if note["what"] == "stuck":
             yield f"{note['player']} did not leave when it was asked to"
         elif note["what"] == "gone" and note["code"]:
             yield f"{note['player']} left with code {note['code']}"
-        elif note["what"] == "ended by itself":
+        elif note["what"] == "ended by itself" and note["player"] not in refused:
             yield f"{note['player']} ended by itself, with code {note['code']}"
         elif note["what"] == "broken plot":
             yield note["why"]
