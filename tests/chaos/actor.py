@@ -21,6 +21,7 @@ from typing import Any
 from redis_registry import (
     Event,
     ModelInstance,
+    OutOfMemory,
     RedisModelRegistry,
     RegistryError,
     View,
@@ -158,6 +159,11 @@ class Actor:
         self.book.write("born", role=self.options.role, models=self.models)
         try:
             await role[self.options.role]()
+        except OutOfMemory:
+            self.book.write(
+                "refused"
+            )  # told clearly, as it must be; somebody else starts it again
+            raise
         finally:
             lag.cancel()
             self.book.write("left")

@@ -19,39 +19,52 @@ class ChaosMutant(NamedTuple):
     Attributes:
         name: In words, with dashes.
         scenario: Where it shows.
+        by: The check that is made for it, and must convict it.
         edits: The fault, in code.
     """
 
     name: str
     scenario: str
+    by: str
     edits: tuple[Edit, ...]
 
 
-def _mutant(name: str, scenario: str, *edits: tuple[str, str, str]) -> ChaosMutant:
-    return ChaosMutant(name, scenario, tuple(Edit(*edit) for edit in edits))
+def _mutant(
+    name: str, scenario: str, by: str, *edits: tuple[str, str, str]
+) -> ChaosMutant:
+    return ChaosMutant(name, scenario, by, tuple(Edit(*edit) for edit in edits))
 
 
+FOLLOWER = "redis_registry/roles/following/follower.py"
 FENCE = (
     "if epoch ~= ARGV[5] or lease[1] ~= ARGV[3] or lease[2] ~= ARGV[4] then",
     "if false then",
 )
 
 CHAOS_MUTANTS = (
-    _mutant("flip-without-fence", "zombie", (LUA + "lib/fence.lua", *FENCE)),
+    _mutant(
+        "flip-without-fence",
+        "zombie",
+        "older_terms_are_refused",
+        (LUA + "lib/fence.lua", *FENCE),
+    ),
     _mutant(
         "lease-for-whoever-asks",
         "five-checkers",
+        "tokens_grow",
         (LUA + "sweep.lua", "if valid and lease[1] ~= holder then", "if false then"),
         (LUA + "sweep.lua", "  token = token + 1\n", "  token = math.max(token, 1)\n"),
     ),
     _mutant(
         "new-term-old-token",
         "zombie",
+        "tokens_grow",
         (LUA + "sweep.lua", "  token = token + 1\n", "  token = math.max(token, 1)\n"),
     ),
     _mutant(
         "time-is-the-clients",
         "wrong-clocks",
+        "nobody_who_has_beaten_is_flipped",
         (
             LUA + "lib/open.lua",
             "local now = tonumber(time[1]) * 1000000 + tonumber(time[2])",
@@ -66,6 +79,7 @@ CHAOS_MUTANTS = (
     _mutant(
         "flip-without-event",
         "worker-paused",
+        "each_event_is_a_change",
         (
             LUA + "flip.lua",
             (
@@ -78,6 +92,7 @@ CHAOS_MUTANTS = (
     _mutant(
         "two-events-for-a-flip",
         "worker-paused",
+        "each_event_is_a_change",
         (
             LUA + "flip.lua",
             "      call('HSET', key, 'life', life)\n",
@@ -92,12 +107,14 @@ CHAOS_MUTANTS = (
     _mutant(
         "watch-ignores-gaps",
         "trimmed",
+        "watches_miss_nothing",
         (TAIL, "elif place.revision != here.revision + 1:", "elif not place.epoch:"),
         (TAIL, "            self._miss_what_is_ahead(strand)\n", "            pass\n"),
     ),
     _mutant(
         "restart-goes-unnoticed",
         "lossy-failover",
+        "revisions_name_one_event",
         (
             LUA + "lib/open.lua",
             "if not epoch or meta[3] ~= run or again then",
@@ -107,6 +124,7 @@ CHAOS_MUTANTS = (
     _mutant(
         "flip-ignores-the-deadline",
         "loops-blocked",
+        "nobody_who_has_beaten_is_flipped",
         (
             LUA + "flip.lua",
             "if not deadline or deadline > now then",
@@ -122,20 +140,23 @@ CHAOS_MUTANTS = (
     _mutant(
         "tail-dies-of-an-error",
         "down-for-two-timeouts",
+        "all_agree_in_the_end",
         (TAIL, "                strand.error = error\n", "                raise\n"),
     ),
     _mutant(
         "reads-believe-the-flag",
         "nobody-sweeps",
+        "reads_do_not_serve_the_dead",
         (
             LUA + "read.lua",
-            "if deadline > now then return '1' end",
+            "if ahead(deadline, window) then return '1' end",
             "if true then return '1' end",
         ),
     ),
     _mutant(
         "new-epoch-goes-untold",
         "aof-always",
+        "watches_miss_nothing",
         (TAIL, "if place.epoch != here.epoch:", "if not place.epoch:"),
         (
             TAIL,
@@ -143,13 +164,85 @@ CHAOS_MUTANTS = (
             "elif here.revision > found.revision:",
         ),
     ),
+    # That of a worker without incarnation would keep the company from ever getting ready.
     _mutant(
         "unknown-heartbeats-stay-unknown",
         "flushall",
+        "all_agree_in_the_end",
         (
             "redis_registry/store/writers.py",
-            "                        outcomes[place] = Beat.REREGISTER\n                        unknown.append(place)\n",
-            "                        pass\n",
+            "                        unknown.append(place)\n",
+            "                        if not instances[place].incarnation: unknown.append(place)\n",
+        ),
+        (
+            "redis_registry/roles/sending/heartbeater.py",
+            "            if beat is Beat.REREGISTER:\n",
+            "            if False:\n",
+        ),
+    ),
+    _mutant(
+        "view-turns-empty",
+        "flushed-between-beats",
+        "views_keep_somebody",
+        (
+            FOLLOWER,
+            "                return young_secs\n",
+            "                return 0.0\n",
+        ),
+        (
+            FOLLOWER,
+            "return timeout * 2 / 3 if was and not fresh.models else 0.0",
+            "return 0.0",
+        ),
+    ),
+    _mutant(
+        "processes-leave-on-an-error",
+        "down-for-two-timeouts",
+        "nothing_dies_quietly",
+        (
+            TAIL,
+            "                strand.error = error\n",
+            "                __import__('os').kill(__import__('os').getpid(), 15)\n",
+        ),
+    ),
+    _mutant(
+        "revisions-jump-with-the-epoch",
+        "aof-always",
+        "epochs_go_on",
+        (
+            LUA + "lib/open.lua",
+            "  local born = not epoch\n",
+            "  local born = not epoch\n  if not born then rev = rev + 1000 end\n",
+        ),
+    ),
+    _mutant(
+        "acknowledged-and-not-written",
+        "worker-paused",
+        "what_was_acknowledged_is_written",
+        (
+            LUA + "register.lua",
+            "return { tonumber(record.rev),",
+            "return { tonumber(record.rev) + 1000,",
+        ),
+    ),
+    _mutant(
+        "no-reservations-after-an-outage",
+        "down-for-two-timeouts",
+        "all_agree_in_the_end",
+        (
+            LUA + "reserve.lua",
+            "if readiness ~= 'r' then return false end",
+            "if readiness ~= 'r' or recovery_at > 0 then return false end",
+        ),
+    ),
+    _mutant(
+        "reads-leave-one-out",
+        "worker-paused",
+        "reads_leave_nobody_out",
+        (
+            "redis_registry/registry/readers.py",
+            "        return await self._executor.run(\n            self._operations.read(name, healthy_only=healthy_only)\n        )\n",
+            "        return (await self._executor.run(\n            self._operations.read(name, healthy_only=healthy_only)\n        ))[1:]\n",
         ),
     ),
 )

@@ -93,7 +93,9 @@ _ABOUT: dict[str, Callable[[_Args, Any], Note]] = {
     "deregister": _of_writer,
     "ready": _of_ready,
     "sweep": _of_sweep,
-    **dict.fromkeys(("flip", "forget", "expire", "rebase", "release"), _of_term),
+    **dict.fromkeys(
+        ("flip", "forget", "expire", "rebase", "mend", "release"), _of_term
+    ),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis_registry import ModelInstance, RegistryError, SyncModelRegistry
 from tests.chaos.actor import essence
-from tests.chaos.judge.answers import DOES, done_since
+from tests.chaos.judge.answers import done_since, duties
 from tests.chaos.notebook import Note
 from tests.chaos.stage import MODELS, Stage
 from tests.helpers import Contents, Store, connect
@@ -40,6 +40,8 @@ def perform(stage: Stage, plot: Plot) -> None:
         for player in list(stage.players.values()):
             if player.runs:
                 player.leave()
+            elif not player.gone and (code := player.process.poll()) is not None:
+                stage.book.write("ended by itself", player=player.name, code=code)
         _look_into(stage)
 
 
@@ -165,7 +167,8 @@ def _idle(stage: Stage) -> str:
     """Who has not done all its work again since it is calm."""
     for player in stage.players.values():
         if player.runs:
-            missing = DOES[player.role] - done_since(stage.notes(player), stage.calm_at)
+            due = duties(player.role, served=bool(stage.those("worker")))
+            missing = due - done_since(stage.notes(player), stage.calm_at)
             if missing:
                 return f"{player.name} does not {sorted(missing)}"
     return ""

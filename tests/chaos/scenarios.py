@@ -278,6 +278,19 @@ def flushall(stage: Stage) -> None:
 
 
 @_scenario(
+    2, "P0", "FLUSHALL, and views notice it before the workers do: they go on picking the living",
+    a_new_epoch, something_lost, nobody_flipped, watches_resynced,
+    # Workers beat every eight seconds, views ask every second.
+    settings={"heartbeat_timeout_secs": 24.0},
+)  # fmt: skip
+def flushed_between_beats(stage: Stage) -> None:
+    for _ in range(2):
+        stage.calm(stage.chance.uniform(1.0, 2.0))
+        stage.one.call("FLUSHALL")
+        stage.calm(stage.timeout / 3)
+
+
+@_scenario(
     3, "P0", "Redis stands still for 2 s: calls end, nobody is flipped", nobody_flipped
 )
 def paused_2_s(stage: Stage) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.mutants import CHAOS_MUTANTS, broken
+from tests.chaos.judge import CHECKS, judge
+from tests.chaos.judge.history import History
+from tests.chaos.mutants import CHAOS_MUTANTS, ChaosMutant, broken
 from tests.chaos.notebook import Notebook, read_notes
+from tests.chaos.result import Result, Task
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.spans import common, length_within, merged
 from tests.chaos.tested import TESTED
@@ -57,3 +61,73 @@ def test_a_broken_version_can_be_made(mutant: tuple[str, ...], tmp_path: Path) -
 def test_redis_itself_can_be_struck_on_each_topology(topology: str) -> None:
     struck = {f.name for f in FAULTS if f.of_redis and topology in f.topologies}
     assert len(struck) >= 4
+
+
+def test_a_broken_version_is_convicted_by_its_own_check_only() -> None:
+    task = Task("mutant", "flip-without-fence", 1)
+
+    assert not Result(task, ["it broke down: ImportError"]).good
+    assert not Result(task, ["nothing_dies_quietly: not within 60 s"]).good
+    assert Result(task, ["older_terms_are_refused: flip of controller1.1"]).good
+
+
+@pytest.mark.parametrize("mutant", CHAOS_MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_check_that_must_convict_a_broken_version_exists(
+    mutant: ChaosMutant,
+) -> None:
+    assert mutant.by in CHECKS
+
+
+def _opened(home: Path) -> Notebook:
+    stage = Notebook(home / "stage.notes", "stage")
+    settings = {"heartbeat_timeout_secs": 1.5, "socket_timeout_secs": 0.7}
+    stage.write("opens", settings=settings, topology="standalone", partitions=1)
+    return stage
+
+
+def _entry(stage: Notebook, epoch: str, rev: int) -> None:
+    stage.write(
+        "entry", partition=0, epoch=epoch, rev=rev, after=time.monotonic(), port=1,
+        head=f"{epoch}|recovery|restarted|somebody|1700000000000000", about="*", other=False,
+    )  # fmt: skip
+
+
+def _convicted(home: Path) -> set[str]:
+    return {violation.check for violation in judge(home).violations}
+
+
+def test_a_run_in_which_nothing_was_seen_is_convicted(tmp_path: Path) -> None:
+    _opened(tmp_path).close()
+
+    assert _convicted(tmp_path) == {"there_is_something_to_judge"}
+
+
+def test_an_epoch_that_goes_on_from_nowhere_is_convicted(tmp_path: Path) -> None:
+    stage = _opened(tmp_path)
+    for epoch, rev in [("one", 1), ("one", 2), ("two", 3), ("three", 1000)]:
+        _entry(stage, epoch, rev)
+    stage.close()
+
+    assert _convicted(tmp_path) >= {"epochs_go_on"}
+    assert list(CHECKS["epochs_go_on"](History(tmp_path))) == [
+        "partition 0: epoch three begins with 1000; no epoch has the revision before"
+    ]
+
+
+@pytest.mark.parametrize(("epoch", "convicted"), [("one", True), ("two", False)])
+def test_a_write_of_an_older_epochs_term_is_convicted(
+    tmp_path: Path, epoch: str, convicted: bool
+) -> None:
+    stage = _opened(tmp_path)
+    _entry(stage, "one", 1)
+    _entry(stage, "two", 2)
+    stage.close()
+    controller = Notebook(tmp_path / "controller.notes", "controller")
+    controller.write("born", role="controller")
+    controller.write(
+        "call", script="mend", partition=0, begun=time.monotonic(), deadline_secs=3.0,
+        holder="c", token=1, epoch=epoch, answer="",
+    )  # fmt: skip
+    controller.close()
+
+    assert ("older_epochs_are_refused" in _convicted(tmp_path)) == convicted

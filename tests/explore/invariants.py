@@ -185,6 +185,29 @@ def nobody_is_forgotten_early(step: Step) -> Wrong:
     return None
 
 
+def a_mass_expiry_is_held(step: Step) -> Wrong:
+    """L5: many at once go only when the guard has held them for long enough."""
+    guard = step.world.guard
+    flips = sum(kind == "unhealthy" for _, kind, _, _ in step.events)
+    if not guard.enabled or flips < guard.min_instances:
+        return None
+    entries = _named(step, step.after.contents, "guard").values()
+    let_go = any(entry.startswith(b"open") for entry in entries)
+    return None if let_go else f"{flips} were flipped at once"
+
+
+def no_hold_outlasts_its_time(step: Step) -> Wrong:
+    """L5: the first flip after the longest time of a hold ends it."""
+    if step.action.kind != "flip" or step.refused:
+        return None
+    most = round((step.world.settings.guard.max_hold_secs or 0) * 1_000_000)
+    for entry in _named(step, step.after.contents, "guard").values():
+        state, since, *_ = entry.split(b"|")
+        if state == b"held" and step.before.now - int(since) >= most:
+            return f"held since {since.decode()}, at most for {most}"
+    return None
+
+
 # --- of states -------------------------------------------------------------------------------
 
 
@@ -368,6 +391,8 @@ OF_STEPS: tuple[Callable[[Step], Wrong], ...] = (
     revisions_have_no_gaps,
     no_life_comes_back,
     nobody_is_forgotten_early,
+    a_mass_expiry_is_held,
+    no_hold_outlasts_its_time,
 )
 OF_STATES: tuple[Callable[[Step, Store], Wrong], ...] = (
     parts_agree,

@@ -64,6 +64,15 @@ BROKEN = (
     ),
     _of_catalogue("own", "another outage takes away what the one before had given"),
     _of_catalogue("guard", "a flip that is repeated counts the dead twice"),
+    _of_catalogue("guard", "the guard never trips"),
+    _of_catalogue("guard", "the guard never lets go"),
+    _of_own(
+        "guard",
+        "the guard keeps to no budget",
+        "lib/guard.lua",
+        "s.left > s.flips",
+        "true",
+    ),
     _of_own(
         "terms",
         "the lease goes to whoever asks",

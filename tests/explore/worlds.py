@@ -64,7 +64,7 @@ WORLDS = {
             lives=(("1",), ("1",), ("1",)),
             checkers=1,
             restarts=0,
-            guard=GuardSettings(min_instances=2, max_hold_secs=4),
+            guard=GuardSettings(min_instances=2, max_hold_secs=1),
             calls=("register", "beat"),
         ),
         World("all", "two addresses with two lives each, two checkers, a restart"),

@@ -139,6 +139,26 @@ async def test_the_hold_lasts_no_longer_than_its_maximum(make_bench: MakeBench) 
     assert ("*", "released: held long enough") in guard_events(bench)
 
 
+async def test_after_a_clock_put_back_it_holds_again_in_time(
+    make_bench: MakeBench,
+) -> None:
+    """What it let go is not held anew for one window; an hour further on that has ended too."""
+    bench = await make_bench(guard=GuardSettings(budget_share=0.001, max_hold_secs=100))
+    await crowd(bench, 200)
+    bench.store.silence(*instances(200))
+    await bench.sweep()
+    bench.store.age(101, away=False)
+    await bench.sweep()
+    assert await bench.count() == {"unhealthy": 200}
+
+    bench.store.age(-3600, away=True)
+    await crowd(bench, 200)
+    bench.store.age(61, away=False)
+    await bench.sweep()
+
+    assert (await bench.count())["protected"] >= 197
+
+
 async def test_a_few_deaths_are_flipped_on_time(make_bench: MakeBench) -> None:
     bench = await make_bench()
     await crowd(bench, 500)

@@ -410,3 +410,16 @@ async def test_an_emptied_redis_has_none(
     server.raw.flushall()
     await real.send_heartbeat(instance())
     assert (await real.get_all_instances("glm@llm"))[0].state is Health.HEALTHY
+
+
+async def test_overrides_outlive_the_loss_of_meta(bench: Bench) -> None:
+    """As when a Redis that evicts throws just that key away: new readers were not told of them."""
+    await bench.registry.send_heartbeat(instance())
+    model = instance().model_name
+    await bench.registry.override(Selector(model=model), enabled=False, reason="broken")
+    bench.server.raw.delete(bench.store.key("meta"))
+
+    async with RedisModelRegistry.from_url(
+        bench.server.url, run_checker=False
+    ) as other:
+        assert await other.select_one_health_instance(model) is None

@@ -162,6 +162,19 @@ async def test_a_clock_put_back_neither_kills_nor_keeps_the_dead(bench: Bench) -
     assert await bench.count() == {"healthy": 1, "unhealthy": 599}
 
 
+async def test_reads_do_not_serve_the_dead_of_a_clock_put_back(bench: Bench) -> None:
+    """Their deadlines lie an hour ahead, and nobody sweeps who would bring them back."""
+    await bench.registry.send_heartbeats(instances(2))
+    bench.store.age(-3600, away=True)
+    assert await bench.count() == {"protected": 2}
+    bench.store.age(30, away=False)
+    await bench.registry.send_heartbeat(instance(1))
+    assert await bench.states() == {1: "healthy", 2: "protected"}
+    bench.store.age(31, away=False)
+
+    assert await bench.states() == {1: "healthy", 2: "overdue"}
+
+
 async def test_another_server_process_starts_a_new_epoch_and_a_recovery(
     bench: Bench,
 ) -> None:

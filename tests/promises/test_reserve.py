@@ -26,6 +26,20 @@ from tests.load.programs import Program, programs
 from tests.promises.reserving import MODEL, counts, hold, total
 
 
+async def test_nobody_is_given_the_dead_of_a_clock_put_back(bench: Bench) -> None:
+    await bench.registry.send_heartbeat(instance())
+    found = await bench.registry.get_all_instances(instance().model_name)
+    bench.store.age(-3600, away=True)
+    await bench.count()  # somebody notices
+    bench.store.age(61, away=False)
+
+    with pytest.raises(NoneAvailable):
+        async with bench.registry.reserve(
+            instance().model_name, candidates=lambda: found
+        ):
+            pass
+
+
 async def test_two_replicas_agree_on_who_has_the_least_in_flight(
     make_bench: MakeBench,
 ) -> None:

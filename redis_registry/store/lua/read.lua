@@ -47,8 +47,9 @@ local function state_of(terms, health, identity, deadline)
   if health ~= '1' or string.sub(terms, 2, 2) ~= '1' then return health end
   if not deadline then return 'overdue' end
   deadline = tonumber(deadline)
-  if deadline > now then return '1' end
+  if ahead(deadline, window) then return '1' end -- mostly, and cheaper
   local timeout = tonumber(string.match(terms, '^%d%d%l|(%d+)') or '0') * 1000
+  if ahead(deadline, timeout) then return '1' end
   if effective(deadline, timeout) > now or held['*'] or held[string.match(identity, '^[^:]*')] then
     return 'protected'
   end

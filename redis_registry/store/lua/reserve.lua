@@ -54,8 +54,9 @@ local function can_work(i)
   if check ~= '1' or forced then return true end
   local deadline = tonumber(redis.call('ZSCORE', DEADLINES,
     identities[i] .. ':' .. string.sub(record[1], 5)) or '0')
-  if deadline > now then return true end
-  return deadline > 0 and (effective(deadline, tonumber(timeout) * 1000) > now
+  timeout = tonumber(timeout) * 1000
+  if ahead(deadline, timeout) then return true end
+  return deadline > 0 and (effective(deadline, timeout) > now
     or is_held('*') or is_held(string.match(identities[i], '^[^:]*')))
 end
 

@@ -250,6 +250,30 @@ def reads_do_not_bury_the_living(history: History) -> Iterator[str]:
                 )
 
 
+def reads_leave_nobody_out(history: History) -> Iterator[str]:
+    """R1, L6: who runs and was ready is listed, but for a heartbeat or two after data was lost."""
+    ready = _ready_since(history)
+    upsets = {p: history.upsets(p) for p in range(history.partitions)}
+    for person, note in history.notes("read"):
+        begun = note["begun"]
+        for life in history.lives:
+            since = ready.get((life.identity, life.incarnation), begun)
+            told = life.identity in note["states"]
+            if told or life.identity.split(":", 1)[0] != note["model"]:
+                continue
+            partition = history.partition_of(life.identity)
+            lost = any(
+                hard and at - SLACK_SECS <= note["at"] and begun <= at + history.timeout
+                for at, hard in upsets[partition]
+            )
+            known = since <= begun - 3 * history.timeout and not lost
+            if known and _ran(history, life, begun, note["at"]):
+                yield (
+                    f"{person.name} read {note['model']} at {begun:.3f} without "
+                    f"{life.identity}, and {life.person.name} ran all the time"
+                )
+
+
 def _ran(history: History, life: Life, begun: float, ended: float) -> bool:
     """Whether a life had, for three timeouts, all that it needs to be known as healthy.
 
@@ -280,15 +304,21 @@ def _ready_since(history: History) -> dict[tuple[str, str], float]:
 def views_keep_somebody(history: History) -> Iterator[str]:
     """R4: while a worker that was ready runs, a view picks somebody, whatever Redis went through."""
     slack, ready = history.timeout / 5, _ready_since(history)
+    shown: set[tuple[str, str, str]] = set()
     for person, note in history.notes("pick"):
         now, begun = note["at"], note["at"] - 4 * history.timeout
-        if note["picked"] or not person.well(begun, now, slack):
+        if note["picked"]:
+            shown.add((person.name, *note["picked"]))
             continue
         for life in history.lives:
-            since = ready.get((life.identity, life.incarnation))
-            serves = life.identity.split(":", 1)[0] == note["model"]
-            there = serves and since is not None and since <= begun
-            if there and life.could_beat(begun, now, history.timeout):
+            since = ready.get((life.identity, life.incarnation), now)
+            if life.identity.split(":", 1)[0] != note["model"]:
+                continue
+            # Whom this view has picked it knows; else it is given the time to learn of it.
+            known = (person.name, life.identity, life.incarnation) in shown
+            first = max(begun, since, life.begun) if known else begun
+            there = since <= first and person.well(first, now, slack)
+            if there and life.could_beat(first, now, history.timeout):
                 yield (
                     f"{person.name} found nobody for {note['model']} at {now:.3f}, and "
                     f"{life.person.name} ran all the time"
@@ -303,5 +333,6 @@ LIVENESS = (
     nobody_is_sent_to_the_dead,
     reads_do_not_serve_the_dead,
     reads_do_not_bury_the_living,
+    reads_leave_nobody_out,
     views_keep_somebody,
 )

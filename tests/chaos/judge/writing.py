@@ -37,6 +37,17 @@ def revisions_have_no_gaps(history: History) -> Iterator[str]:
                 yield f"partition {partition}, epoch {epoch}: no revisions {missing[:10]}"
 
 
+def epochs_go_on(history: History) -> Iterator[str]:
+    """R1: an epoch begins with the first revision, or goes on from one that was written."""
+    for partition, chain in history.chains.items():
+        for epoch in chain.order:
+            if chain.first[epoch] > 1 and chain.before(epoch) is None:
+                yield (
+                    f"partition {partition}: epoch {epoch} begins with {chain.first[epoch]}; "
+                    "no epoch has the revision before"
+                )
+
+
 def each_event_is_a_change(history: History) -> Iterator[str]:
     """R1: exactly one event for each change: nobody dies twice, comes back alive, or stays the same."""
     for chain in history.chains.values():
@@ -127,11 +138,33 @@ def older_terms_are_refused(history: History) -> Iterator[str]:
                 break
 
 
+def older_epochs_are_refused(history: History) -> Iterator[str]:
+    """W5: after an epoch has begun, no write of a term of an earlier one is taken."""
+    if history.topology != "standalone":
+        return  # a server that was replaced may still answer for itself, for a moment
+    for person, note in history.notes("call"):
+        chain = history.chains.get(note["partition"])
+        if not note.get("token") or "error" in note or chain is None:
+            continue
+        begun = [
+            epoch
+            for epoch, entries in chain.epochs.items()
+            if entries[chain.first[epoch]].at <= note["begun"]
+        ]
+        if note["epoch"] in begun[:-1]:
+            yield (
+                f"{note['script']} of {person.name} with a term of epoch {note['epoch']} was "
+                f"taken at {note['begun']:.3f}; epoch {begun[-1]} had begun"
+            )
+
+
 WRITING = (
     revisions_name_one_event,
     revisions_have_no_gaps,
+    epochs_go_on,
     each_event_is_a_change,
     tokens_grow,
     a_token_has_one_holder,
     older_terms_are_refused,
+    older_epochs_are_refused,
 )

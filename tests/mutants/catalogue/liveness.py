@@ -73,6 +73,12 @@ MUTANTS = [
     ),
     mutant(
         "L3",
+        "a read believes the deadlines of a clock that was put back",
+        "promises/test_recovery.py::test_reads_do_not_serve_the_dead_of_a_clock_put_back",
+        (LUA + "lib/open.lua", " and deadline <= now + timeout + gap end", " end"),
+    ),
+    mutant(
+        "L3",
         "the checker sleeps a whole lease instead of until the next deadline",
         "promises/test_liveness.py::test_a_silent_instance_is_flipped_on_time_by_the_clock",
         (
@@ -159,6 +165,12 @@ MUTANTS = [
             "elseif overdue > 0 and not few then",
             "elseif false then",
         ),
+    ),
+    mutant(
+        "L5",
+        "a guard that let go stays open until the old clock's time comes",
+        "promises/test_guard.py::test_after_a_clock_put_back_it_holds_again_in_time",
+        (LUA + "lib/guard.lua", "and s.window <= now + guard.width ", ""),
     ),
     mutant(
         "L5",

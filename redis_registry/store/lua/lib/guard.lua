@@ -46,7 +46,8 @@ function guard.judge(scope, living, overdue)
     end
   elseif entry[1] == 'open' then
     s.window = entry[2]
-    s.state = now < s.window and 'open' or 'gone'
+    -- An end further away than a window was set by a clock that has been put back.
+    s.state = now < s.window and s.window <= now + guard.width and 'open' or 'gone'
   elseif overdue > 0 and not few then
     s.state, s.since, s.window, s.why = 'held', now, now, 'too many at once'
   end

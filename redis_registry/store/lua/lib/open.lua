@@ -4,7 +4,7 @@
 -- Needs   KEYS[1] meta, KEYS[2] events
 --         ARGV[1] header: format|partitions|gap µs|window µs|events kept;  ARGV[2] actor
 -- Gives   now, now_text, epoch, rev, recovering, recovery_ends, effective(), emit(), commit(),
---         recover(), own_gap and own_window of the caller
+--         recover(), ahead(), own_gap and own_window of the caller
 local META, EVENTS, ACTOR = KEYS[1], KEYS[2], ARGV[2]
 local FORMAT, partitions, own_gap, own_window, events_kept =
   string.match(ARGV[1], '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$')
@@ -45,6 +45,10 @@ local function effective(deadline, timeout)
   if deadline > former_from and deadline < granted then return granted end
   return deadline
 end
+
+-- Whether a deadline lies ahead. One further away than a timeout was set by a clock that has since been
+-- put back; that it was, by less than a gap, may have gone unnoticed.
+local function ahead(deadline, timeout) return deadline > now and deadline <= now + timeout + gap end
 
 local function recovering() return recovery_at > 0 and now < recovery_at + window end
 local function recovery_ends() return recovery_at + window end
@@ -118,7 +122,10 @@ if not epoch or meta[3] ~= run or again then
   epoch = string.format('%s-%d', string.sub(run, 1, 8), now)
   if born then -- meta is new or was lost; a stream that outlived it must not go back
     local last = redis.call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
-    if last then rev = math.max(rev, tonumber(string.match(last[1], '^(%d+)'))) end
+    if last then
+      rev = math.max(rev, tonumber(string.match(last[1], '^(%d+)')))
+      redis.call('HSET', META, 'orders', string.format('%d', rev)) -- there may be some: let readers look
+    end
   end
   redis.call('HSET', META, 'format', FORMAT, 'run', run, 'promoted', promoted, 'epoch', epoch)
   if partitions ~= '0' then redis.call('HSET', META, 'partitions', partitions) end
