@@ -47,7 +47,7 @@ from redis_registry.model import (
 )
 from redis_registry.registry import RedisModelRegistry
 from redis_registry.remote_registry import RemoteRegistry, SyncRemoteRegistry
-from redis_registry.roles.checker import CheckerStatus
+from redis_registry.roles.checker_status import CheckerStatus
 from redis_registry.roles.following.sync import SyncView, SyncWatch
 from redis_registry.roles.following.view import View
 from redis_registry.roles.following.watch import Watch

@@ -27,9 +27,8 @@ def _plain(value: object) -> Any:
 
 
 def _fields(item: Any) -> dict[str, Any]:
-    return dataclasses.asdict(
-        item, dict_factory=lambda pairs: {name: _plain(value) for name, value in pairs}
-    )
+    fields = dataclasses.asdict(item)
+    return {k: _plain(v) for k, v in fields.items() if not k.startswith("_")}
 
 
 def api_routes(registry: RedisModelRegistry) -> list[Route]:

@@ -10,7 +10,8 @@ from typing import Any, Self
 from redis_registry.core.coalescer import Coalescer
 from redis_registry.core.inputs import actor
 from redis_registry.errors import ConfigurationError
-from redis_registry.roles.checker import Checker, CheckerStatus
+from redis_registry.roles.checker import Checker
+from redis_registry.roles.checker_status import CheckerStatus
 from redis_registry.roles.following.hub import Hub
 from redis_registry.roles.reserving import Reserver
 from redis_registry.roles.sending.channel import RedisChannel

@@ -11,9 +11,9 @@ import logging
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from redis_registry.errors import LeaseLost, RegistryClosed, RegistryError
+from redis_registry.roles.checker_status import CheckerStatus
 from redis_registry.roles.flipping import Flipping
 from redis_registry.roles.mending import Mending
 from redis_registry.store.executor import AsyncExecutor
@@ -21,7 +21,7 @@ from redis_registry.store.operations import FORGET_PAGE, SWEEP_PAGE, Operations,
 from redis_registry.store.replies import Sweep
 from redis_registry.telemetry import DEAF, Telemetry
 
-__all__ = ["Checker", "CheckerStatus"]
+__all__ = ["Checker"]
 
 MOST_OVERDUE = 100_000
 """Of more than this many overdue instances the rest is left to the next sweep."""
@@ -37,36 +37,6 @@ MOST_BACKOFF_SECS = 2.0
 RELEASE_SECS = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class CheckerStatus:
-    """How a checker is doing, for health checks.
-
-    Attributes:
-        running: Its coroutines exist.
-        leads: Partitions whose lease it holds.
-        sweeps: How often it swept.
-        flips: How many instances it flipped.
-        failures: Errors since its last success, in the worst partition.
-        last_error: The newest error, as text.
-        last_success: When it last succeeded, by this process's monotonic clock in seconds.
-    """
-
-    running: bool = False
-    leads: set[int] = field(default_factory=set[int])
-    sweeps: int = 0
-    flips: int = 0
-    failures: int = 0
-    last_error: str | None = None
-    last_success: float | None = None
-
-    @property
-    def quiet_secs(self) -> float | None:
-        """Seconds since the last success; ``None``: none yet."""
-        return (
-            None if self.last_success is None else time.monotonic() - self.last_success
-        )
 
 
 class Checker:
@@ -193,15 +163,13 @@ class Checker:
                 await self._failed(partition, error, attempt)
                 continue
             attempt = 0
-            self.status.failures = 0
-            self.status.last_success = time.monotonic()
+            self.status.succeeded(partition)
             self._telemetry.observe("sweep", time.monotonic() - started)
             await self._pause(wait)
 
     async def _failed(self, partition: int, error: Exception, attempt: int) -> None:
         """Report, and wait: up to a tick at first, doubling to two seconds, full jitter."""
-        self.status.failures = attempt
-        self.status.last_error = f"{type(error).__name__}: {error}"
+        self.status.failed(partition, attempt, error)
         if isinstance(error, LeaseLost):
             _log.warning(
                 "lease lost, sweep abandoned",

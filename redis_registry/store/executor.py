@@ -26,7 +26,6 @@ from redis_registry.store.client import (
     AsyncClient,
     SyncClient,
     async_client,
-    is_fake,
     sync_client,
     sync_twin,
 )
@@ -34,7 +33,6 @@ from redis_registry.store.faults import DRIVER_ERRORS, Fault, classify, translat
 from redis_registry.store.operations import Call, Command, Operation
 from redis_registry.store.retrying import Policy
 from redis_registry.telemetry import DEAF, Telemetry
-from redis_registry.topology import Topology
 
 __all__ = ["TOGETHER", "AsyncExecutor", "SyncExecutor"]
 
@@ -47,14 +45,6 @@ FAKE_WAIT_SECS = 0.02
 
 TOGETHER = 8
 """Calls of one operation that are under way at once: fewer than any pool has connections."""
-
-
-def _place(settings: RegistrySettings, given: object) -> tuple[str, bool]:
-    """Where Redis is, for messages; and whether partitions may live on several servers."""
-    if given is not None:
-        return "the given client's server", hasattr(given, "nodes_manager")
-    topology = Topology.of(settings.url)
-    return topology.where, topology.kind == "cluster"
 
 
 class _Lane(NamedTuple):
@@ -85,14 +75,8 @@ class AsyncExecutor:
     ) -> None:
         self._given = client
         self._lanes: dict[asyncio.AbstractEventLoop, dict[str, _Lane]] = {}
-        where, self.spread = _place(settings, client)
-        self._policy = Policy(
-            settings,
-            where=where,
-            fake=is_fake(client),
-            spread=self.spread,
-            telemetry=telemetry,
-        )
+        self._policy = Policy(settings, client, telemetry)
+        self.spread = self._policy.spread
         self._closed = False
 
     @property
@@ -160,23 +144,27 @@ class AsyncExecutor:
     async def _together(
         self, calls: Sequence[Call[Any] | Command[Any]], deadline_secs: float | None
     ) -> Sequence[Any]:
-        turn = asyncio.Semaphore(TOGETHER)
-
-        async def one(call: Call[Any] | Command[Any]) -> Any:
-            async with turn:
-                return await self.call(call, deadline_secs)
-
+        turns = asyncio.Semaphore(TOGETHER)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(call)) for call in calls]
+                tasks = [
+                    group.create_task(self.call(call, deadline_secs, turns))
+                    for call in calls
+                ]
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from several.exceptions[0].__cause__
         return [task.result() for task in tasks]
 
     async def call(
-        self, call: Call[T] | Command[T], deadline_secs: float | None = None
+        self,
+        call: Call[T] | Command[T],
+        deadline_secs: float | None = None,
+        turns: asyncio.Semaphore | None = None,
     ) -> T:
-        """Make one call, repeating it while it may be repeated and time is left."""
+        """Make one call, repeating it while it may be repeated and time is left.
+
+        With ``turns`` each attempt takes one: between two others go ahead.
+        """
         policy = self._policy
         secs = deadline_secs or policy.settings.operation_timeout_secs
         lane, loop = self._lane(call.lane), asyncio.get_running_loop()
@@ -185,9 +173,12 @@ class AsyncExecutor:
         last: Exception | None = None
         while True:
             try:
-                raw = await self._attempt(
-                    lane, policy.command(call, whole=whole), until, loop
-                )
+                command = policy.command(call, whole=whole)
+                if turns is None:
+                    raw = await self._attempt(lane, command, until, loop)
+                else:
+                    async with asyncio.timeout_at(until), turns:
+                        raw = await self._attempt(lane, command, until, loop)
             except TimeoutError as error:
                 if loop.time() >= until:
                     raise self._late(call, lane, secs, last) from error
@@ -304,14 +295,8 @@ class SyncExecutor:
         self._twin_of = twin_of
         self._clients: dict[str, SyncClient] = {}
         self._lock = threading.Lock()
-        where, self.spread = _place(settings, twin_of)
-        self._policy = Policy(
-            settings,
-            where=where,
-            fake=is_fake(twin_of),
-            spread=self.spread,
-            telemetry=telemetry,
-        )
+        self._policy = Policy(settings, twin_of, telemetry)
+        self.spread = self._policy.spread
 
     def _client(self, lane: str) -> SyncClient:
         with self._lock:
@@ -354,9 +339,17 @@ class SyncExecutor:
         lane: str | None,
     ) -> list[Any]:
         """All at once: a node that is away must not keep the others' calls from being made."""
-        with ThreadPoolExecutor(min(len(calls), TOGETHER)) as pool:
-            made = [pool.submit(self.call, call, deadline_secs, lane) for call in calls]
-        return [one.result() for one in made]
+        settings = self._policy.settings
+        if deadline_secs is None:
+            deadline_secs = settings.operation_timeout_secs
+        until = time.monotonic() + deadline_secs
+
+        def one(call: Call[Any] | Command[Any]) -> Any:
+            return self.call(call, max(until - time.monotonic(), 0.0), lane)
+
+        # Those of one node that is away must leave threads for the others.
+        with ThreadPoolExecutor(min(len(calls), settings.max_connections)) as pool:
+            return list(pool.map(one, calls))
 
     def call(
         self,

@@ -8,9 +8,11 @@ from typing import Any
 
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.calls import Call, Command
+from redis_registry.store.client import is_fake
 from redis_registry.store.faults import Fault, classify, translate
 from redis_registry.store.scripts import Script
 from redis_registry.telemetry import Telemetry
+from redis_registry.topology import Topology
 
 __all__ = ["Policy", "backoff"]
 
@@ -27,24 +29,34 @@ def backoff(attempt: int) -> float:
 
 
 class Policy:
-    """What both executors do about a failure; no I/O."""
+    """What both executors do about a failure; no I/O.
+
+    Args:
+        settings: Where Redis is, timeouts.
+        given: A ready client that is used instead.
+        telemetry: Who is told of retries.
+
+    Attributes:
+        where: The server, for messages.
+        spread: Partitions may live on several servers.
+        fake: It is fakeredis.
+        troubled: Servers whose last call failed.
+    """
 
     def __init__(
-        self,
-        settings: RegistrySettings,
-        *,
-        where: str,
-        fake: bool,
-        spread: bool,
-        telemetry: Telemetry,
+        self, settings: RegistrySettings, given: object, telemetry: Telemetry
     ) -> None:
-        self.spread = spread
         self.settings = settings
-        self.where = where
         self.telemetry = telemetry
         self.troubled: set[str] = set()
-        self.fake = fake
+        self.fake = is_fake(given)
         self._plain: dict[str, Script] = {}
+        if given is None:
+            topology = Topology.of(settings.url)
+            self.where, self.spread = topology.where, topology.kind == "cluster"
+        else:
+            self.where = "the given client's server"
+            self.spread = hasattr(given, "nodes_manager")
 
     def script(self, call: Call[Any]) -> Script:
         """What to run; fakeredis takes no ``#!lua`` line."""

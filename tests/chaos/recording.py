@@ -6,6 +6,7 @@ its beginning and its end.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -162,11 +163,14 @@ def record_calls(book: Notebook, points: Failpoints) -> None:
     plain, plain_sync = AsyncExecutor.call, SyncExecutor.call
 
     async def call(
-        self: AsyncExecutor, call: Any, deadline_secs: float | None = None
+        self: AsyncExecutor,
+        call: Any,
+        deadline_secs: float | None = None,
+        turns: asyncio.Semaphore | None = None,
     ) -> Any:
         secs = deadline_secs or self._policy.settings.operation_timeout_secs
         with _Recorded(book, points, call, secs) as recorded:
-            return recorded.answered(await plain(self, call, deadline_secs))
+            return recorded.answered(await plain(self, call, deadline_secs, turns))
 
     def call_sync(
         self: SyncExecutor,

@@ -9,6 +9,7 @@ from typing import Any, Self
 import pytest
 
 from redis_registry import Kind, RedisModelRegistry, RegistryUnavailable
+from redis_registry.store import following
 from tests.conftest import Bench, Server
 from tests.helpers import Store, connect, instance, instances, until
 from tests.places import Place
@@ -173,6 +174,30 @@ async def test_reads_do_not_serve_the_dead_of_a_clock_put_back(bench: Bench) -> 
     bench.store.age(31, away=False)
 
     assert await bench.states() == {1: "healthy", 2: "overdue"}
+
+
+async def test_views_hear_of_the_dead_of_a_clock_put_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the late and they take several pages."""
+    monkeypatch.setattr(following, "OVERDUE_PAGE", 2)
+    executor, operations = bench.registry._executor, bench.registry._operations
+
+    async def silent() -> list[int]:
+        told = await executor.run(operations.overdue(bench.home))
+        return sorted(int(member.split(":")[2]) for member in told.members)
+
+    await bench.registry.send_heartbeats(instances(8))
+    bench.store.age(-3600, away=True)
+    assert await silent() == [], "all are protected"
+    bench.store.age(30, away=False)
+    await bench.registry.send_heartbeats([instance(1), instance(2), instance(3)])
+    bench.store.age(31, away=False)
+    assert await silent() == [4, 5, 6, 7, 8]
+    await bench.registry.send_heartbeat(instance(3))
+    bench.store.age(30, away=False)
+
+    assert await silent() == [1, 2, 4, 5, 6, 7, 8]
 
 
 async def test_another_server_process_starts_a_new_epoch_and_a_recovery(

@@ -10,6 +10,7 @@ from redis_registry.model import Identity
 from redis_registry.selection.keys import digest_of
 from redis_registry.store import writers
 from redis_registry.store.scripts import load
+from redis_registry.wire import in_force
 from redis_registry.wire.keys import identity_text
 
 __all__ = [
@@ -70,6 +71,8 @@ def fill_caches() -> None:
         identity = passing(-number - 1)
         identity_text(identity)
         digest_of(identity)
+    for number in range(4096):
+        in_force._matcher(passing(-number * MODEL_SIZE - 1).model_name)
     for script in resources.files("redis_registry.store").joinpath("lua").iterdir():
         if script.name.endswith(".lua"):
             load(script.name.removesuffix(".lua"))

@@ -24,6 +24,7 @@ from redis_registry import (
 )
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import async_client, sync_client
+from redis_registry.store.executor import TOGETHER
 from redis_registry.testing import Cluster, Node
 from redis_registry.wire.keys import partition_of
 from tests.helpers import instance, until
@@ -114,6 +115,55 @@ def lease_secs(cluster: Cluster, model: str) -> float:
     found = cast("list[str]", node.call("ZRANGE", base + "holders", 0, 0, "WITHSCORES"))
     now = cast("list[str]", node.call("TIME"))
     return float(found[1]) / 1e6 - int(now[0])
+
+
+MANY = 36
+"""Partitions: some twelve a node, more than are asked at once."""
+
+
+async def test_many_partitions_on_a_node_that_is_away_cost_the_others_neither_beats_nor_time(
+    binary: str, no_tasks_left: None
+) -> None:
+    options = {"cluster-require-full-coverage": "no"}
+    settings: dict[str, Any] = {"partitions": MANY, "operation_timeout_secs": 3.0}
+    settings |= {"socket_timeout_secs": 1.0}
+    with (
+        Cluster(binary=binary, replicas=0, options=options) as cluster,
+        SyncModelRegistry.from_url(cluster.url, **settings) as threads,
+    ):
+        async with RedisModelRegistry.from_url(
+            cluster.url, **settings, run_checker=False
+        ) as registry:
+            worker = [instance(1, f"m{number}") for number in range(4 * MANY)]
+            await registry.send_heartbeats(worker)
+            assert len(threads.get_all_model_instances()) == len(worker)
+            away = cluster.stop_primary(KEYS[0])
+            homes = {partition_of(item.model_name, MANY) for item in worker}
+            living = {home for home in homes if deadlines(cluster, away, home)}
+            assert len(homes - living) > TOGETHER
+            for call in (
+                lambda: registry.send_heartbeats(worker),
+                lambda: asyncio.to_thread(threads.send_heartbeats, worker),
+            ):
+                before = {home: deadlines(cluster, away, home) for home in living}
+                began = time.monotonic()
+                with pytest.raises(RegistryUnavailable):
+                    await call()
+                assert time.monotonic() < began + 3.0 + 3 * 1.0, "an attempt more"
+                after = {home: deadlines(cluster, away, home) for home in living}
+                assert [h for h in living if min(after[h]) <= max(before[h])] == []
+            away.resume()
+
+
+def deadlines(cluster: Cluster, away: Node, partition: int) -> list[float]:
+    """Those of a partition; none where its node stands still."""
+    base = f"rr:{{default/{partition}}}:"
+    slot = cluster.slot_of(base)
+    for node in cluster.primaries():
+        if node is not away and slot in node.slots():
+            found = node.call("ZRANGE", base + "deadlines", 0, -1, "WITHSCORES")
+            return [float(score) for score in cast("list[str]", found)[1::2]]
+    return []
 
 
 async def collect_ends(watch: Watch, found: list[Event]) -> None:

@@ -19,20 +19,31 @@ for i = 1, #entries, 2 do
 end
 
 local horizon = recovering() and math.min(recovery_from, now) or now
-local overdue = redis.call('ZCOUNT', DEADLINES, '-inf', string.format('%d', horizon))
+local late = redis.call('ZCOUNT', DEADLINES, '-inf', string.format('%d', horizon))
+-- Until a checker has brought them back, those of a clock that has been put back lie far ahead.
+local far = redis.call('HEXISTS', META, 'rebase') == 1
+  and redis.call('ZCOUNT', DEADLINES, string.format('(%d', now + window + gap), '+inf') or 0
 local members = {}
-if offset < overdue and not held['*'] then
-  local found = redis.call('ZRANGE', DEADLINES, offset, math.min(offset + page, overdue) - 1,
-    'WITHSCORES')
+
+local function list(first, behind)
+  if first >= behind then return end
+  local found = redis.call('ZRANGE', DEADLINES, first, behind - 1, 'WITHSCORES')
   for i = 1, #found, 2 do
     local model, timeout = string.match(found[i], '^([^:]*):.*:(%d+):[^:]*$')
-    local timeout_us = (tonumber(timeout) or 0) * 1000
-    if not held[model] and effective(tonumber(found[i + 1]), timeout_us) <= now then
+    local deadline, timeout_us = tonumber(found[i + 1]), (tonumber(timeout) or 0) * 1000
+    if not held[model] and not ahead(deadline, timeout_us)
+      and effective(deadline, timeout_us) <= now then
       members[#members + 1] = found[i]
     end
   end
 end
+
+if not held['*'] then
+  list(offset, math.min(offset + page, late))
+  local begin = redis.call('ZCARD', DEADLINES) - far
+  list(begin + math.max(offset - late, 0), begin + math.min(offset + page - late, far))
+end
 local next_ = redis.call('ZRANGEBYSCORE', DEADLINES, '(' .. now_text, '+inf', 'WITHSCORES',
   'LIMIT', 0, 1)
 return { now, epoch, rev, next_[2] and math.max(tonumber(next_[2]) - now, 0) or -1,
-  recovering() and recovery_ends() or 0, offset + page < overdue and 1 or 0, scopes, members }
+  recovering() and recovery_ends() or 0, offset + page < late + far and 1 or 0, scopes, members }

@@ -79,6 +79,16 @@ MUTANTS = [
     ),
     mutant(
         "L3",
+        "a view believes the deadlines of a clock that was put back",
+        "promises/test_recovery.py::test_views_hear_of_the_dead_of_a_clock_put_back",
+        (
+            LUA + "overdue.lua",
+            "redis.call('HEXISTS', META, 'rebase') == 1",
+            "false",
+        ),
+    ),
+    mutant(
+        "L3",
         "the checker sleeps a whole lease instead of until the next deadline",
         "promises/test_liveness.py::test_a_silent_instance_is_flipped_on_time_by_the_clock",
         (

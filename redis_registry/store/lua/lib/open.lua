@@ -122,23 +122,20 @@ if not epoch or meta[3] ~= run or again then
   epoch = string.format('%s-%d', string.sub(run, 1, 8), now)
   if born then -- meta is new or was lost; a stream that outlived it must not go back
     local last = redis.call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
-    if last then
-      rev = math.max(rev, tonumber(string.match(last[1], '^(%d+)')))
-      redis.call('HSET', META, 'orders', string.format('%d', rev)) -- there may be some: let readers look
-    end
-  end
-  redis.call('HSET', META, 'format', FORMAT, 'run', run, 'promoted', promoted, 'epoch', epoch)
-  if partitions ~= '0' then redis.call('HSET', META, 'partitions', partitions) end
-  if born then
+    if last then rev = math.max(rev, tonumber(string.match(last[1], '^(%d+)'))) end
     emit('opened', 'new', '*')
     commit()
+    -- Overrides may have outlived it too: let readers look.
+    if last then redis.call('HSET', META, 'orders', string.format('%d', rev)) end
   else
     recover('restarted', pulse, true)
   end
+  redis.call('HSET', META, 'format', FORMAT, 'run', run, 'promoted', promoted, 'epoch', epoch)
+  if partitions ~= '0' then redis.call('HSET', META, 'partitions', partitions) end
   if pulse > now then redis.call('HSET', META, 'rebase', '1') end
 elseif now < pulse - 100000 then
-  redis.call('HSET', META, 'rebase', '1')
   recover('clock put back', now, true)
+  redis.call('HSET', META, 'rebase', '1')
 elseif now > pulse + gap then
   recover('silence', pulse, false)
 end
