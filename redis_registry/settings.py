@@ -26,6 +26,11 @@ _Share = Annotated[float, Field(gt=0, le=1)]
 Secs = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECS)]
 TimeoutSecs = Annotated[float, Field(ge=MIN_TIMEOUT_SECS, le=MAX_TIMEOUT_SECS)]
 
+ALONE_SECS = 5.0
+FAILOVER_SECS = 15.0
+"""Deadline of a call where another server takes over: Sentinels and a Cluster with the usual 5 s of
+patience have elected one after 6 to 8 s."""
+
 
 def _connectable(url: str) -> str:
     Topology.of(url)
@@ -182,7 +187,8 @@ class RegistrySettings(Settings):
         events_kept: About how many events a partition's stream keeps.
         sweep_chunk: At most how many instances one script call flips; 200 take about
             2 ms, during which Redis serves nobody else.
-        operation_timeout_secs: Deadline of one call, retries included.
+        operation_timeout_secs: Deadline of one call, retries included; ``None``: 5 s, and 15 s
+            behind Sentinel or on a Cluster, where a failover takes its time.
         socket_timeout_secs: Longest wait for one answer of Redis.
         max_connections: Calls of one kind (heartbeats, all others) under way at once; each has a
             connection of its own without hiredis, and on the sync face.
@@ -213,7 +219,7 @@ class RegistrySettings(Settings):
     gap_secs: Secs | None = None
     events_kept: Annotated[int, Field(ge=100, le=10_000_000)] = 20_000
     sweep_chunk: Annotated[int, Field(ge=1, le=500)] = 200
-    operation_timeout_secs: Secs = 5.0
+    operation_timeout_secs: Secs | None = None
     socket_timeout_secs: Secs = 2.0
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 16
     advised_interval_secs: Secs | None = None
@@ -251,6 +257,14 @@ class RegistrySettings(Settings):
     def gap(self) -> float:
         """Silence, in seconds, after which the registry counts as having been away."""
         return self.gap_secs or max(self.heartbeat_timeout_secs / 4, 0.3)
+
+    @property
+    def operation_timeout(self) -> float:
+        """Deadline of one call in seconds, retries included."""
+        if self.operation_timeout_secs is not None:
+            return self.operation_timeout_secs
+        alone = Topology.of(self.url).kind == "server"
+        return ALONE_SECS if alone else FAILOVER_SECS
 
     @property
     def tick(self) -> float:

@@ -221,7 +221,7 @@ class SyncModelRegistry:
         """As :meth:`RedisModelRegistry.announce`."""
         timeout = self.settings.heartbeat_timeout_secs
         life = new_life(timeout, instance, how, urls=[self.settings.url])
-        patience = self.settings.operation_timeout_secs
+        patience = self.settings.operation_timeout
         return SyncAnnouncement(life, self._senders.of(life), patience_secs=patience)
 
     def override(
@@ -340,7 +340,7 @@ class SyncModelRegistry:
     ) -> SyncView:
         """As :meth:`RedisModelRegistry.view`; it follows in a thread of its own."""
         if wait_secs is None:
-            wait_secs = self.settings.operation_timeout_secs
+            wait_secs = self.settings.operation_timeout
         path = None if snapshot_path is None else Path(snapshot_path)
         scope = scope_of(models)
         return SyncView(self._loop_thread, scope, path=path, wait_secs=wait_secs)

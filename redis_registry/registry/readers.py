@@ -122,7 +122,7 @@ class ReaderSide(Base):
             InvalidInstance: There can't be a model of such a name.
         """
         if wait_secs is None:
-            wait_secs = self.settings.operation_timeout_secs
+            wait_secs = self.settings.operation_timeout
         path = None if snapshot_path is None else Path(snapshot_path)
         return View(self._hub, scope_of(models), path=path, wait_secs=wait_secs)
 

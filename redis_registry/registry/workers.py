@@ -190,5 +190,5 @@ class WorkerSide(Base):
         self._executor.check_open()
         timeout = self.settings.heartbeat_timeout_secs
         life = new_life(timeout, instance, how, urls=self._urls)
-        patience = self.settings.operation_timeout_secs
+        patience = self.settings.operation_timeout
         return Announcement(life, self._senders.of(life), patience_secs=patience)

@@ -166,7 +166,7 @@ class AsyncExecutor:
         With ``turns`` each attempt takes one: between two others go ahead.
         """
         policy = self._policy
-        secs = deadline_secs or policy.settings.operation_timeout_secs
+        secs = deadline_secs or policy.settings.operation_timeout
         lane, loop = self._lane(call.lane), asyncio.get_running_loop()
         until = loop.time() + secs
         attempt, whole = 0, False
@@ -341,7 +341,7 @@ class SyncExecutor:
         """All at once: a node that is away must not keep the others' calls from being made."""
         settings = self._policy.settings
         if deadline_secs is None:
-            deadline_secs = settings.operation_timeout_secs
+            deadline_secs = settings.operation_timeout
         until = time.monotonic() + deadline_secs
 
         def one(call: Call[Any] | Command[Any]) -> Any:
@@ -360,7 +360,7 @@ class SyncExecutor:
         """Make one call, repeating it while it may be repeated and time is left."""
         secs = deadline_secs
         if secs is None:
-            secs = self._policy.settings.operation_timeout_secs
+            secs = self._policy.settings.operation_timeout
         until = time.monotonic() + secs
         attempt, whole = 0, False
         while True:

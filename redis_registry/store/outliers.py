@@ -102,7 +102,7 @@ class Outliers(Readers):
     ) -> Call[list[Outcome]]:
         keys, rules = self.keys(partition), self.settings.outliers
         named = [_named(tally) for tally in tallies]
-        remembered = max(REMEMBERED_SECS, 2 * self.settings.operation_timeout_secs)
+        remembered = max(REMEMBERED_SECS, 2 * self.settings.operation_timeout)
         return self._call(
             "outcome",
             partition,

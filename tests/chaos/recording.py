@@ -168,7 +168,7 @@ def record_calls(book: Notebook, points: Failpoints) -> None:
         deadline_secs: float | None = None,
         turns: asyncio.Semaphore | None = None,
     ) -> Any:
-        secs = deadline_secs or self._policy.settings.operation_timeout_secs
+        secs = deadline_secs or self._policy.settings.operation_timeout
         with _Recorded(book, points, call, secs) as recorded:
             return recorded.answered(await plain(self, call, deadline_secs, turns))
 
@@ -180,7 +180,7 @@ def record_calls(book: Notebook, points: Failpoints) -> None:
     ) -> Any:
         secs = deadline_secs
         if secs is None:
-            secs = self._policy.settings.operation_timeout_secs
+            secs = self._policy.settings.operation_timeout
         with _Recorded(book, points, call, secs) as recorded:
             return recorded.answered(plain_sync(self, call, deadline_secs, lane))
 

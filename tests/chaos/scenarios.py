@@ -16,7 +16,7 @@ from tests.chaos import faults
 from tests.chaos.auditor import PREFIX
 from tests.chaos.judge.history import History
 from tests.chaos.run import Plot
-from tests.chaos.stage import Company, Stage, Topology
+from tests.chaos.stage import Company, Player, Stage, Topology
 
 __all__ = ["SCENARIOS", "Scenario"]
 
@@ -401,12 +401,32 @@ def wrong_clocks(stage: Stage) -> None:
     stage.calm(2 * stage.timeout)
 
 
+def _leader(stage: Stage) -> Player:
+    """The controller that swept last."""
+
+    def swept_at(player: Player) -> float:
+        return max(
+            (
+                n["at"]
+                for n in stage.notes(player)
+                if n.get("script") == "sweep" and n.get("token")
+            ),
+            default=0.0,
+        )
+
+    return max(stage.those("controller"), key=swept_at)
+
+
 def _clock_moved(stage: Stage, secs: float) -> None:
+    """Whose lease would last an hour is dead; another one must take over."""
     server = stage.one
     assert isinstance(server, Clocked)
     stage.calm(1.0)
+    leader = _leader(stage)
+    leader.kill()
     server.set_clock(secs)
     stage.calm(3 * stage.timeout)
+    leader.again()
     stage.those("worker")[0].kill()
     stage.calm(4 * stage.timeout)
 

@@ -125,7 +125,7 @@ def test_delay_is_each_way(proxy: Proxy, client: Any) -> None:
     proxy.delay_secs = 0.1
     start = time.monotonic()
     assert client.ping()
-    assert 0.2 <= time.monotonic() - start < 0.3
+    assert time.monotonic() >= start + 0.2
 
 
 def test_refused_cut_and_sent_elsewhere(

@@ -91,3 +91,20 @@ def test_guard_window_and_hold_follow_the_timeout_unless_given() -> None:
     assert (made.guard_window, made.guard_max_hold) == (10, 30)
     given = RegistrySettings(guard=GuardSettings(window_secs=1, max_hold_secs=2))
     assert (given.guard_window, given.guard_max_hold) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("url", "secs"),
+    [
+        ("redis://a", 5.0),
+        ("unix:///run/redis.sock", 5.0),
+        ("redis+sentinel://a/mymaster", 15.0),
+        ("rediss+cluster://a,b", 15.0),
+    ],
+)
+def test_a_call_outlasts_a_failover_where_there_may_be_one(
+    url: str, secs: float
+) -> None:
+    assert RegistrySettings.of(url=url).operation_timeout == secs
+    given = RegistrySettings.of(url=url, operation_timeout_secs=2)
+    assert given.operation_timeout == 2

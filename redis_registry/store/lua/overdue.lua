@@ -21,7 +21,7 @@ end
 local horizon = recovering() and math.min(recovery_from, now) or now
 local late = redis.call('ZCOUNT', DEADLINES, '-inf', string.format('%d', horizon))
 -- Until a checker has brought them back, those of a clock that has been put back lie far ahead.
-local far = redis.call('HEXISTS', META, 'rebase') == 1
+local far = redis.call('HGET', META, 'rebase')
   and redis.call('ZCOUNT', DEADLINES, string.format('(%d', now + window + gap), '+inf') or 0
 local members = {}
 
