@@ -205,11 +205,17 @@ def test_a_map_of_slots_follows_what_nodes_say() -> None:
     assert found.owner(99) == ("new", 9), "an empty answer is no news"
 
 
+class Closable:
+    """What a client of a node can do, whatever it answers."""
+
+    def close(self) -> None: ...
+
+
 def test_a_silent_node_takes_a_caller_s_time_once_and_is_asked_last() -> None:
     """Found by the suite on a Cluster: a heartbeat with 0.5 s to go waited for each in turn."""
     asked: list[str] = []
 
-    class Node:
+    class Node(Closable):
         def __init__(self, host: tuple[str, int]) -> None:
             self.name = host[0]
 
@@ -231,7 +237,7 @@ def test_a_node_that_was_silent_to_a_command_is_asked_last_for_the_map() -> None
     """Found by chaos on a Cluster (seed 1008): it took a worker two timeouts to leave a frozen node."""
     asked: list[str] = []
 
-    class Node:
+    class Node(Closable):
         def __init__(self, host: tuple[str, int]) -> None:
             self.name = host[0]
 
@@ -264,7 +270,7 @@ def test_where_all_were_silent_each_has_its_turn_and_the_first_ones_too() -> Non
     asked: list[str] = []
     there = ["old", "older"]
 
-    class Node:
+    class Node(Closable):
         def __init__(self, host: tuple[str, int]) -> None:
             self.name = host[0]
 
