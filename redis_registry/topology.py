@@ -29,6 +29,16 @@ _UNREADABLE = (
     "password and names write / as %2F, ? as %3F, # as %23, [ as %5B and @ as %40"
 )
 _OF_SENTINELS = ("sentinel_username", "sentinel_password")
+_OPTIONS = (
+    "client_name", "db", "health_check_interval", "password", "socket_connect_timeout",
+    "socket_keepalive", "username",
+)  # fmt: skip
+_OF_TLS = (
+    "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile",
+    "ssl_check_hostname", "ssl_ciphers", "ssl_exclude_verify_flags", "ssl_include_verify_flags",
+    "ssl_keyfile", "ssl_min_version", "ssl_password",
+)  # fmt: skip
+"""The options that both drivers know, and that are not ours to decide (store/client.py)."""
 
 Host = tuple[str, int]
 """Name or address, and port."""
@@ -82,6 +92,7 @@ class Topology:
         if driver is None or kind is None or (plus and scheme == "unix"):
             raise ConfigurationError(_unknown(parts.scheme))
         _check_login(parts)
+        _check_options(parts, tls=driver == "rediss", sentinels=kind == "sentinel")
         after = url[len(scheme) :]
         if kind == "server" and not after.startswith("://"):
             raise ConfigurationError(_UNREADABLE)
@@ -127,6 +138,25 @@ def _check_login(parts: SplitResult) -> None:
     after = parts.path, parts.query.partition("=")[0], parts.fragment
     if "@" not in parts.netloc and any("@" in part for part in after):
         raise ConfigurationError(_UNREADABLE)
+
+
+def _check_options(parts: SplitResult, *, tls: bool, sentinels: bool) -> None:
+    """Refuse options that nobody knows, and those that are not the URL's to decide."""
+    possible = (
+        *_OPTIONS,
+        *(_OF_TLS if tls else ()),
+        *(_OF_SENTINELS if sentinels else ()),
+    )
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if name in possible:
+            continue
+        if "@" in parts.query:  # then this may be a part of the password
+            raise ConfigurationError(_UNREADABLE)
+        msg = (
+            f"{name!r} is no option of a {parts.scheme}:// URL (ssl_… need TLS, sentinel_… Sentinels); "
+            f"there are {', '.join(sorted(possible))}. Other timeouts and max_connections are settings"
+        )
+        raise ConfigurationError(msg)
 
 
 def _unknown(scheme: str) -> str:

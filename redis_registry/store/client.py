@@ -27,6 +27,7 @@ from redis.retry import Retry
 from redis_registry.errors import ConfigurationError
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.cluster import AsyncCluster, SyncCluster
+from redis_registry.store.sentinels import AsyncSentinels, SyncSentinels
 from redis_registry.topology import Host, Topology
 
 __all__ = [
@@ -152,7 +153,7 @@ def async_client(settings: RegistrySettings, *, waits: bool = False) -> AsyncCli
     retry = AsyncRetry(NoBackoff(), 0)
     options: dict[str, Any] = {"retry": retry, "socket_timeout": None}
     if topology.kind == "sentinel":
-        sentinel = redis.asyncio.Sentinel(
+        sentinel = AsyncSentinels(
             topology.hosts,
             sentinel_kwargs=_for_sentinels(topology, url) | {"retry": retry},
         )
@@ -220,7 +221,7 @@ def sync_client(settings: RegistrySettings) -> SyncClient:
         "socket_timeout": settings.socket_timeout_secs,
     }
     if topology.kind == "sentinel":
-        sentinel = redis.Sentinel(
+        sentinel = SyncSentinels(
             topology.hosts,
             sentinel_kwargs=_for_sentinels(topology, url) | {"retry": retry},
         )

@@ -11,14 +11,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from redis.crc import key_slot
-from redis.exceptions import AskError, AuthenticationError, ClusterDownError, MovedError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    ClusterDownError,
+    MovedError,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TimedOut
 
+from redis_registry.store.nodes import Nodes
 from redis_registry.store.slots import SlotMap, key_of
 from redis_registry.topology import Host
 
@@ -29,6 +37,8 @@ MOST_REDIRECTS = 5
 
 ANSWER_SECS = 1.0
 """How long a node is given to tell the map; then the next one is asked."""
+
+_TELL = "CLUSTER", "SLOTS"
 
 _CLOSED = "the registry was closed"
 
@@ -131,20 +141,10 @@ class AsyncCluster:
         apart: bool = False,
     ) -> None:
         self._map = SlotMap(hosts)
-        self._connect = connect
+        self._nodes = Nodes(connect)
         self._apart = apart
-        self._clients: dict[tuple[Host, str | bytes], Any] = {}
         self._reading: asyncio.Task[None] | None = None
         self._closed = False
-
-    def _client(self, host: Host, key: str | bytes = "") -> Any:
-        if self._closed:
-            raise Disconnected(_CLOSED)
-        place = host, (key if self._apart else "")
-        client = self._clients.get(place)
-        if client is None:
-            client = self._clients[place] = self._connect(host)
-        return client
 
     async def execute_command(self, *args: Any) -> Any:
         """Send one command to its slot's node, and await its reply.
@@ -174,12 +174,23 @@ class AsyncCluster:
     async def _take(self, step: _Step, key: str | bytes, args: Sequence[Any]) -> Any:
         if step.host is None:
             return await self._read_map()
-        client = self._client(step.host, key)
-        if not step.asking:
-            return await client.execute_command(*args)
-        if hasattr(client, "ask"):
-            return await client.ask(*args)
-        return _told(await _asking(client, args).execute(raise_on_error=False))
+        return await self._send(step.host, key, args, asking=step.asking)
+
+    async def _send(
+        self, host: Host, key: str | bytes, args: Sequence[Any], *, asking: bool = False
+    ) -> Any:
+        if self._closed:
+            raise Disconnected(_CLOSED)
+        node = self._nodes.take((host, key if self._apart else ""))
+        client = node.client
+        try:
+            if not asking:
+                return await client.execute_command(*args)
+            if hasattr(client, "ask"):
+                return await client.ask(*args)
+            return _told(await _asking(client, args).execute(raise_on_error=False))
+        finally:
+            await _close(self._nodes.give_back(node))
 
     async def _read_map(self) -> None:
         """Read the map; one caller does it, the others wait for that."""
@@ -205,14 +216,15 @@ class AsyncCluster:
         while True:
             try:
                 async with asyncio.timeout(ANSWER_SECS):
-                    reply = await self._client(host).execute_command("CLUSTER", "SLOTS")
+                    reply = await self._send(host, "", _TELL)
             except _LOST as error:
                 host = asked.throw(error)
                 continue
             try:
                 host = asked.send(reply)
             except StopIteration:
-                return
+                break
+        await _close(self._nodes.keep(self._map.names))
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
@@ -220,7 +232,14 @@ class AsyncCluster:
         if self._reading is not None and not self._reading.done():
             self._reading.cancel()
             await asyncio.wait([self._reading])
-        for client in self._clients.values():
+        for client in self._nodes.empty():
+            await client.aclose()
+
+
+async def _close(clients: Iterable[Any]) -> None:
+    """Close those of nodes that left; how that ends is nobody's concern."""
+    for client in clients:
+        with suppress(RedisError, OSError):
             await client.aclose()
 
 
@@ -250,18 +269,9 @@ class SyncCluster:
 
     def __init__(self, hosts: Sequence[Host], connect: Callable[[Host], Any]) -> None:
         self._map = SlotMap(hosts)
-        self._connect = connect
-        self._clients: dict[Host, Any] = {}
-        self._lock = threading.Lock()
+        self._nodes = Nodes(connect)
         self._reading = threading.Lock()
         self._in_vain: Exception | None = None  # how the last reading failed
-
-    def _client(self, host: Host) -> Any:
-        with self._lock:
-            client = self._clients.get(host)
-            if client is None:
-                client = self._clients[host] = self._connect(host)
-            return client
 
     def execute_command(self, *args: Any) -> Any:
         """Send one command to its slot's node, and return its reply.
@@ -285,10 +295,16 @@ class SyncCluster:
     def _take(self, step: _Step, args: Sequence[Any]) -> Any:
         if step.host is None:
             return self._read_map()
-        client = self._client(step.host)
-        if step.asking:
-            return _told(_asking(client, args).execute(raise_on_error=False))
-        return client.execute_command(*args)
+        return self._send(step.host, args, asking=step.asking)
+
+    def _send(self, host: Host, args: Sequence[Any], *, asking: bool = False) -> Any:
+        node = self._nodes.take((host, ""))
+        try:
+            if not asking:
+                return node.client.execute_command(*args)
+            return _told(_asking(node.client, args).execute(raise_on_error=False))
+        finally:
+            self._close(self._nodes.give_back(node))
 
     def _read_map(self) -> None:
         """Read the map; one thread does it, the others wait for that, and fail as it does."""
@@ -311,18 +327,23 @@ class SyncCluster:
         host = next(asked)
         while True:
             try:
-                reply = self._client(host).execute_command("CLUSTER", "SLOTS")
+                reply = self._send(host, _TELL)
             except _LOST as error:
                 host = asked.throw(error)
                 continue
             try:
                 host = asked.send(reply)
             except StopIteration:
-                return
+                break
+        self._close(self._nodes.keep(self._map.names))
+
+    def _close(self, clients: Iterable[Any]) -> None:
+        """Close those of nodes that left; how that ends is nobody's concern."""
+        for client in clients:
+            with suppress(RedisError, OSError):
+                client.close()
 
     def close(self) -> None:
         """Close all connections."""
-        with self._lock:
-            for client in self._clients.values():
-                client.close()
-            self._clients.clear()
+        for client in self._nodes.empty():
+            client.close()

@@ -20,6 +20,7 @@ from redis_registry.errors import (
     RegistryRefused,
     RegistryUnavailable,
 )
+from redis_registry.store.sentinels import NoMaster, SentinelsRefuse
 from redis_registry.wire.codec import FORMAT
 
 __all__ = ["DRIVER_ERRORS", "Fault", "classify", "translate"]
@@ -62,6 +63,7 @@ _FOR_NOW = (
 
 
 _FOR_NOW_TOO = (
+    NoMaster,
     driver.ReadOnlyError,
     driver.TryAgainError,
     driver.ClusterDownError,
@@ -166,6 +168,20 @@ _TRANSLATIONS: tuple[
         _is(driver.MaxConnectionsError),
         lambda text, what, where: PoolExhausted(
             f"{what}: every connection to {where} is busy: raise max_connections ({text})"
+        ),
+    ),
+    (
+        _is(SentinelsRefuse),
+        lambda text, what, where: AccessDenied(
+            f"{what}: no way to {where}: the Sentinels themselves deny access ({text}). "
+            "?sentinel_username=…&sentinel_password=… in the URL says their credentials; the right "
+            "they take is +sentinel|masters"
+        ),
+    ),
+    (
+        _is(NoMaster),
+        lambda text, what, where: RegistryUnavailable(
+            f"{what}: no way to {where}: {text}"
         ),
     ),
     (

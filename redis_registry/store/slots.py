@@ -50,6 +50,10 @@ class SlotMap:
         """The node of a slot."""
         return self._owners[slot]
 
+    def names(self, host: Host) -> bool:
+        """Whether it was told of a node when it was last read."""
+        return host in self._nodes
+
     def moved(self, slot: int, host: Host) -> None:
         """A node said where a slot is now; others may have moved too."""
         self._owners[slot] = host

@@ -232,6 +232,41 @@ async def test_a_key_on_its_way_is_found_at_its_new_place(
         threads.close()
 
 
+def ours_at(node: Node) -> int:
+    """How many connections of registries a node has."""
+    return str(node.call("CLIENT", "LIST")).count("name=redis-registry ")
+
+
+async def test_a_node_that_holds_no_slots_any_more_keeps_no_connections(
+    binary: str, no_tasks_left: None
+) -> None:
+    with Cluster(binary=binary, replicas=0) as cluster:
+        settings = RegistrySettings.of(url=cluster.url)
+        clients = [async_client(settings), async_client(settings, waits=True)]
+        threads = sync_client(settings)
+
+        async def written() -> None:
+            for client in clients:
+                await client.execute_command("HSET", KEYS[0], "a", "1")
+            threads.execute_command("HSET", KEYS[0], "a", "1")
+
+        old, new = cluster.owner(KEYS[0]), cluster.add_node()
+        await written()
+        cluster.migrate(KEYS[0], new)
+        await written()
+        assert ours_at(new) == 3
+        cluster.migrate(KEYS[0], old)
+
+        async def left() -> bool:
+            await written()
+            return ours_at(new) == 0
+
+        await until(left, "the map says so")
+        for client in clients:
+            await client.aclose()
+        threads.close()
+
+
 @pytest.mark.parametrize("endpoint", ["hostname", "unknown-endpoint"])
 async def test_nodes_that_do_not_say_where_they_are_are_found(
     binary: str, endpoint: str, no_tasks_left: None

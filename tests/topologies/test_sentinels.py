@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 from redis.exceptions import ReadOnlyError
 
-from redis_registry import Kind, RedisModelRegistry, SyncModelRegistry
+from redis_registry import (
+    AccessDenied,
+    Kind,
+    RedisModelRegistry,
+    RegistryError,
+    RegistryUnavailable,
+    SyncModelRegistry,
+)
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import async_client
 from redis_registry.testing import Replica, SentinelSet, Standalone, await_that
@@ -92,6 +99,67 @@ async def test_dead_sentinels_are_passed_over(binary: str, no_tasks_left: None) 
         with SyncModelRegistry.from_url(sentinels.url, **options) as registry:
             assert len(registry.get_all_instances("m0")) == 5
         paused.resume()
+
+
+SECRET = "p3rfectly-s3cret"
+
+
+async def refused(url: str, face: str, within_secs: float) -> RegistryError | None:
+    """What a first call is answered with."""
+    try:
+        if face == "async":
+            async with RedisModelRegistry.from_url(
+                url, run_checker=False, operation_timeout_secs=within_secs
+            ) as registry:
+                await registry.status()
+        else:
+            with SyncModelRegistry.from_url(
+                url, operation_timeout_secs=within_secs
+            ) as other:
+                await asyncio.to_thread(other.status)
+    except RegistryError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("face", ["async", "sync"])
+async def test_sentinels_that_want_other_credentials_are_told_from_the_master_at_once(
+    binary: str, face: str, no_tasks_left: None
+) -> None:
+    with SentinelSet(binary=binary, password="p w") as sentinels:
+        for sentinel in sentinels.sentinels:
+            sentinel.call("ACL", "SETUSER", "default", "resetpass", f">{SECRET}")
+        wrong = f"{sentinels.url}?sentinel_password=wr0ng"
+        for url in (sentinels.url, wrong):
+            began = time.monotonic()
+            error = await refused(url, face, within_secs=15)
+            assert time.monotonic() - began < 5, "it was not asked again"
+            assert isinstance(error, AccessDenied)
+            assert "the Sentinels themselves deny access" in str(error)
+            assert "?sentinel_username=…&sentinel_password=…" in str(error)
+            assert "wr0ng" not in str(error)
+            assert len(str(error)) < 400
+        right = f"{sentinels.url}?sentinel_password={SECRET}"
+        assert await refused(right, face, within_secs=15) is None
+        open_one = sentinels.sentinels[-1]
+        open_one.login = "default", SECRET
+        open_one.call("ACL", "SETUSER", "default", "nopass")
+        told = await refused(sentinels.url, face, within_secs=15)
+        assert told is None, "one lets us in"
+
+
+@pytest.mark.parametrize("face", ["async", "sync"])
+async def test_a_master_that_no_sentinel_knows_is_named_with_them(
+    binary: str, face: str, no_tasks_left: None
+) -> None:
+    with SentinelSet(binary=binary) as sentinels:
+        url = sentinels.url.replace(sentinels.name, "typo")
+        error = await refused(url, face, within_secs=0.5)
+        assert type(error) is RegistryUnavailable
+        places = ",".join(f"{s.host}:{s.port}" for s in sentinels.sentinels)
+        for part in (places, "they know no master 'typo', but 'mymaster'"):
+            assert part in str(error)
+        assert len(str(error)) < 200
 
 
 async def test_one_that_is_promoted_again_with_less_begins_a_new_epoch(

@@ -8,6 +8,7 @@ from redis import exceptions as driver
 from redis_registry import errors
 from redis_registry.store.faults import Fault, classify, translate
 from redis_registry.store.retrying import BACKOFF_MOST_SECS, backoff
+from redis_registry.store.sentinels import NoMaster, SentinelsRefuse
 
 CASES: list[tuple[Exception, Fault, type[errors.RegistryError]]] = [
     (driver.ConnectionError("reset"), Fault.UNKNOWN, errors.RegistryUnavailable),
@@ -33,6 +34,8 @@ CASES: list[tuple[Exception, Fault, type[errors.RegistryError]]] = [
     ),
     (driver.AuthenticationError("WRONGPASS"), Fault.PERMANENT, errors.AccessDenied),
     (driver.NoPermissionError("no"), Fault.PERMANENT, errors.AccessDenied),
+    (SentinelsRefuse("WRONGPASS"), Fault.PERMANENT, errors.AccessDenied),
+    (NoMaster("they call it down"), Fault.NOT_APPLIED, errors.RegistryUnavailable),
     (driver.MaxConnectionsError("busy"), Fault.PERMANENT, errors.PoolExhausted),
     (driver.OutOfMemoryError("OOM"), Fault.PERMANENT, errors.OutOfMemory),
     (driver.ResponseError("WRONGTYPE Operation"), Fault.PERMANENT, errors.KeyConflict),

@@ -73,7 +73,7 @@ def test_bad_urls_are_refused_with_the_schemes_there_are(url: str, says: str) ->
 async def test_urls_that_only_the_driver_can_judge_are_refused_by_the_first_call() -> (
     None
 ):
-    url = "redis://localhost/0?socket_timeout=soon"
+    url = "redis://localhost/0?socket_connect_timeout=soon"
     registry = RedisModelRegistry.from_url(url, run_checker=False)
     with pytest.raises(ConfigurationError, match="not a Redis URL"):
         await registry.get_all_model_instances()

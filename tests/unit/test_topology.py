@@ -8,15 +8,17 @@ from typing import Any, cast
 
 import pytest
 import redis
+from redis import ConnectionPool as SyncPool
 from redis import Redis as SyncRedis
+from redis.asyncio import ConnectionPool as Pool
 from redis.asyncio import Redis, Sentinel
 
-from redis_registry import ConfigurationError
+from redis_registry import ConfigurationError, RedisModelRegistry, SyncModelRegistry
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.client import sync_twin
 from redis_registry.store.cluster import SyncCluster
 from redis_registry.store.slots import SlotMap, key_of
-from redis_registry.topology import Topology
+from redis_registry.topology import _OF_TLS, _OPTIONS, Topology
 from tests.helpers import wait_for
 
 
@@ -92,6 +94,7 @@ def test_what_is_wrong_is_said(url: str, says: str) -> None:
         "redis+sentinel://me:secr/et@h:1/m",
         "redis+sentinel://me:12/secret@h:1/m",
         "redis+cluster://me:12/secret@h:1",
+        "redis://me:12?db=1&secr=et@h:1",
         "redis://me:secr[et@h:1",
         "redis://me:secr\u2100et@h:1",
     ],
@@ -101,6 +104,53 @@ def test_what_was_meant_as_a_password_is_in_no_message(url: str) -> None:
         Topology.of(url)
     assert "secr" not in "".join(traceback.format_exception(caught.value))
     assert Topology.of("redis://h?client_name=a@b").where == "h:6379"
+
+
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        ("redis://h?decode_responses=true", "decode_responses"),
+        ("redis://h?protocol=3", "protocol"),
+        ("redis://h?retry_on_timeout=true", "retry_on_timeout"),
+        ("redis://h?connection_class=x", "connection_class"),
+        ("redis://h?host=elsewhere", "host"),
+        ("redis://h?db=1&foo=1", "foo"),
+        ("redis://h?foo", "foo"),
+        ("redis://h?ssl_ca_certs=/ca.pem", "ssl_ca_certs"),
+        ("redis://h?sentinel_password=x", "sentinel_password"),
+        ("unix:///run/redis.sock?foo=1", "foo"),
+        ("redis+cluster://h?protocol=3", "protocol"),
+        ("rediss+sentinel://h/m?socket_timeout=9", "socket_timeout"),
+    ],
+)
+@pytest.mark.parametrize("face", [RedisModelRegistry, SyncModelRegistry])
+def test_options_that_are_not_the_url_s_to_give_are_refused_when_it_is_built(
+    face: type[RedisModelRegistry | SyncModelRegistry], url: str, option: str
+) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"'{option}' is no option.*client_name"
+    ):
+        face.from_url(url)
+
+
+def test_options_that_the_url_may_give_are_known_to_both_drivers() -> None:
+    values = {
+        "db": "2",
+        "health_check_interval": "3",
+        "socket_connect_timeout": "0.3",
+        "socket_keepalive": "no",
+        "ssl_cert_reqs": "optional",
+        "ssl_exclude_verify_flags": "VERIFY_X509_STRICT",
+        "ssl_include_verify_flags": "VERIFY_X509_STRICT",
+        "ssl_min_version": "771",
+    }
+    given = "&".join(
+        f"{name}={values.get(name, 'x')}" for name in (*_OPTIONS, *_OF_TLS)
+    )
+    found = Topology.of(f"rediss+sentinel://h/m?{given}&sentinel_username=x")
+    for kind in (SyncPool, Pool):
+        connection = cast("Any", kind).from_url(found.url).make_connection()
+        assert (connection.db, connection.socket_connect_timeout) == (2, 0.3)
 
 
 def test_a_password_is_in_no_repr() -> None:
@@ -155,11 +205,17 @@ def test_a_map_of_slots_follows_what_nodes_say() -> None:
     assert found.owner(99) == ("new", 9), "an empty answer is no news"
 
 
+class Closable:
+    """What a client of a node can do, whatever it answers."""
+
+    def close(self) -> None: ...
+
+
 def test_a_silent_node_takes_a_caller_s_time_once_and_is_asked_last() -> None:
     """Found by the suite on a Cluster: a heartbeat with 0.5 s to go waited for each in turn."""
     asked: list[str] = []
 
-    class Node:
+    class Node(Closable):
         def __init__(self, host: tuple[str, int]) -> None:
             self.name = host[0]
 
@@ -181,7 +237,7 @@ def test_a_node_that_was_silent_to_a_command_is_asked_last_for_the_map() -> None
     """Found by chaos on a Cluster (seed 1008): it took a worker two timeouts to leave a frozen node."""
     asked: list[str] = []
 
-    class Node:
+    class Node(Closable):
         def __init__(self, host: tuple[str, int]) -> None:
             self.name = host[0]
 
@@ -214,7 +270,7 @@ def test_where_all_were_silent_each_has_its_turn_and_the_first_ones_too() -> Non
     asked: list[str] = []
     there = ["old", "older"]
 
-    class Node:
+    class Node(Closable):
         def __init__(self, host: tuple[str, int]) -> None:
             self.name = host[0]
 
