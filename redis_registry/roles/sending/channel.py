@@ -11,6 +11,7 @@ from redis_registry.remote import Controllers, RemoteSettings
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.executor import SyncExecutor
 from redis_registry.store.operations import UNKNOWN, Operation, Operations
+from redis_registry.wire.keys import partition_of
 
 __all__ = ["Channel", "RedisChannel", "Said", "open_channel"]
 
@@ -93,7 +94,7 @@ class RedisChannel:
         self.advised_interval_secs: float | None = None
         self._settings = settings
         self._executor = executor or SyncExecutor(settings)
-        self._parts: dict[str, RedisChannel] = {}
+        self._parts: dict[int | str, RedisChannel] = {}
         # Operations of its own: what they remember is for one thread.
         self._operations = Operations(settings, actor=actor)
         self._reopens = reopens
@@ -120,17 +121,28 @@ class RedisChannel:
         """As :meth:`Channel.heartbeats`."""
         return self._ask(self._operations.heartbeats(instances, loads, again=True))
 
+    @property
+    def partitions(self) -> int | None:
+        """How many the registry has, once Redis has told."""
+        return self._operations.partitions
+
     def part(self, instance: ModelInstance) -> RedisChannel:
-        """As :meth:`Channel.part`: of a Cluster, one for each model, for a model is at one node."""
+        """As :meth:`Channel.part`: of a Cluster, one for each partition, which is at one node."""
         if not self._executor.spread:
             return self
-        model = instance.model_name
-        if model not in self._parts:
+        part = self._part_of(instance.model_name)
+        if part not in self._parts:
             new = RedisChannel(
                 self._settings, self._executor, actor=self._operations.actor
             )
-            self._parts.setdefault(model, new)
-        return self._parts[model]
+            self._parts.setdefault(part, new)
+        return self._parts[part]
+
+    def _part_of(self, model_name: str) -> int | str:
+        """Its partition; while nobody knows how many there are, the model is one by itself."""
+        told = (one.partitions for one in list(self._parts.values()))
+        partitions = self._settings.partitions or next(filter(None, told), None)
+        return partition_of(model_name, partitions) if partitions else model_name
 
     def described(self) -> Mapping[str, Any]:
         """As :meth:`Channel.described`."""
