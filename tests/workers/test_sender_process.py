@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from datetime import timedelta
 
 import pytest
 import redis.asyncio
@@ -119,11 +120,18 @@ async def test_a_sender_that_was_killed_is_started_again(
             return bool(children()) and children() != [child]
 
         await asyncio.to_thread(wait_for, another, "another one")
-        await asyncio.sleep(2 * QUICK["heartbeat_timeout_secs"])
-        found = await only(worker_side)
-        assert (found.state, found.ready) == (Health.HEALTHY, True)
-        assert found.load
-        assert found.load.in_flight == 1
+        ended = (await only(worker_side)).last_heartbeat
+        assert ended
+        while_dead = timedelta(seconds=2 * QUICK["heartbeat_timeout_secs"])
+
+        async def goes_on() -> bool:
+            found = await only(worker_side)
+            assert found.last_heartbeat
+            beats = found.last_heartbeat > ended + while_dead
+            told = found.ready and found.load is not None and found.load.in_flight == 1
+            return beats and found.state is Health.HEALTHY and told
+
+        await until(goes_on, "the other one beats", within_secs=20)
         announced.report(in_flight=0)
     await asyncio.to_thread(wait_for, lambda: not children(), "it has ended")
 

@@ -304,18 +304,19 @@ def _ready_since(history: History) -> dict[tuple[str, str], float]:
 def views_keep_somebody(history: History) -> Iterator[str]:
     """R4: while a worker that was ready runs, a view picks somebody, whatever Redis went through."""
     slack, ready = history.timeout / 5, _ready_since(history)
-    shown: set[tuple[str, str, str]] = set()
+    shown: dict[tuple[str, str, str], float] = {}
     for person, note in history.notes("pick"):
         now, begun = note["at"], note["at"] - 4 * history.timeout
         if note["picked"]:
-            shown.add((person.name, *note["picked"]))
+            shown[person.name, *note["picked"]] = now
             continue
         for life in history.lives:
             since = ready.get((life.identity, life.incarnation), now)
             if life.identity.split(":", 1)[0] != note["model"]:
                 continue
             # Whom this view has picked it knows; else it is given the time to learn of it.
-            known = (person.name, life.identity, life.incarnation) in shown
+            picked = shown.get((person.name, life.identity, life.incarnation), 0.0)
+            known = picked > life.begun
             first = max(begun, since, life.begun) if known else begun
             there = since <= first and person.well(first, now, slack)
             if there and life.could_beat(first, now, history.timeout):
