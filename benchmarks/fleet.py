@@ -14,7 +14,7 @@ import redis.asyncio
 from benchmarks.tools import redis_server
 from redis_registry import ModelInstance, RedisModelRegistry
 from redis_registry.embedded import EmbeddedServer
-from redis_registry.store.client import AsyncClient
+from redis_registry.store.driver.client import AsyncClient
 from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.operations import Operations
 

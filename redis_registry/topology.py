@@ -38,7 +38,7 @@ _OF_TLS = (
     "ssl_check_hostname", "ssl_ciphers", "ssl_exclude_verify_flags", "ssl_include_verify_flags",
     "ssl_keyfile", "ssl_min_version", "ssl_password",
 )  # fmt: skip
-"""The options that both drivers know, and that are not ours to decide (store/client.py)."""
+"""The options that both drivers know, and that are not ours to decide (store/driver/client.py)."""
 
 Host = tuple[str, int]
 """Name or address, and port."""

@@ -22,7 +22,7 @@ from redis_registry.errors import (
     RegistryUnavailable,
 )
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.client import (
+from redis_registry.store.driver.client import (
     AsyncClient,
     SyncClient,
     async_client,

@@ -20,7 +20,7 @@ from redis_registry.errors import (
     RegistryRefused,
     RegistryUnavailable,
 )
-from redis_registry.store.sentinels import NoMaster, SentinelsRefuse
+from redis_registry.store.driver.sentinels import NoMaster, SentinelsRefuse
 from redis_registry.wire.codec import FORMAT
 
 __all__ = ["DRIVER_ERRORS", "Fault", "classify", "translate"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.calls import Call, Command
-from redis_registry.store.client import is_fake
+from redis_registry.store.driver.client import is_fake
 from redis_registry.store.faults import Fault, classify, translate
 from redis_registry.store.scripts import Script
 from redis_registry.telemetry import Telemetry

@@ -125,7 +125,7 @@ async def test_a_storm_of_cancellations_mixes_no_answers_and_leaks_nothing(
     pipelined: bool,
 ) -> None:
     if not pipelined:  # no hiredis: each call has a connection of its own
-        monkeypatch.setitem(sys.modules, "redis_registry.store.pipeline", None)
+        monkeypatch.setitem(sys.modules, "redis_registry.store.driver.pipeline", None)
     with Proxy(server.process.port) as proxy:
         proxy.delay_secs = 0.002
         async with RedisModelRegistry.from_url(

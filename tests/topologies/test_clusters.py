@@ -23,7 +23,7 @@ from redis_registry import (
     Watch,
 )
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.client import async_client, sync_client
+from redis_registry.store.driver.client import async_client, sync_client
 from redis_registry.store.executor import TOGETHER
 from redis_registry.testing import Cluster, Node
 from redis_registry.wire.keys import partition_of

@@ -19,7 +19,7 @@ from redis_registry import (
     SyncModelRegistry,
 )
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.client import async_client
+from redis_registry.store.driver.client import async_client
 from redis_registry.testing import Replica, SentinelSet, Standalone, await_that
 from tests.helpers import Store, connect, instance
 from tests.topologies.traffic import OPTIONS, Traffic, fleet

@@ -6,9 +6,9 @@ import pytest
 from redis import exceptions as driver
 
 from redis_registry import errors
+from redis_registry.store.driver.sentinels import NoMaster, SentinelsRefuse
 from redis_registry.store.faults import Fault, classify, translate
 from redis_registry.store.retrying import BACKOFF_MOST_SECS, backoff
-from redis_registry.store.sentinels import NoMaster, SentinelsRefuse
 
 CASES: list[tuple[Exception, Fault, type[errors.RegistryError]]] = [
     (driver.ConnectionError("reset"), Fault.UNKNOWN, errors.RegistryUnavailable),

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as Disconnected
 
-from redis_registry.store.cluster import AsyncCluster, SyncCluster
-from redis_registry.store.nodes import Nodes
+from redis_registry.store.driver.cluster import AsyncCluster, SyncCluster
+from redis_registry.store.driver.nodes import Nodes
 from tests.helpers import wait_for
 
 OLD, NEW = ("old", 1), ("new", 2)

@@ -13,7 +13,7 @@ import pytest
 from redis_registry import RedisModelRegistry, RegistryClosed, RegistryUnavailable
 from redis_registry.embedded import EmbeddedServer
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.client import AsyncClient, async_client
+from redis_registry.store.driver.client import AsyncClient, async_client
 from redis_registry.store.faults import DRIVER_ERRORS
 from tests.conftest import SLOW, Server
 from tests.helpers import instance, instances, until
@@ -133,7 +133,7 @@ async def test_it_speaks_over_a_unix_socket(tmp_path: Path) -> None:
 async def test_without_hiredis_each_call_has_a_connection_of_its_own(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "redis_registry.store.pipeline", None)
+    monkeypatch.setitem(sys.modules, "redis_registry.store.driver.pipeline", None)
     async with RedisModelRegistry.from_url(
         server.url, run_checker=False, max_connections=4, **SLOW
     ) as registry:

@@ -15,9 +15,9 @@ from redis.asyncio import Redis, Sentinel
 
 from redis_registry import ConfigurationError, RedisModelRegistry, SyncModelRegistry
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.client import sync_twin
-from redis_registry.store.cluster import SyncCluster
-from redis_registry.store.slots import SlotMap, key_of
+from redis_registry.store.driver.client import sync_twin
+from redis_registry.store.driver.cluster import SyncCluster
+from redis_registry.store.driver.slots import SlotMap, key_of
 from redis_registry.topology import _OF_TLS, _OPTIONS, Topology
 from tests.helpers import wait_for
 

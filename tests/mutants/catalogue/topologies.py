@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.catalogue.mutant import LUA, TAIL, mutant
 
-CLUSTER = "redis_registry/store/cluster.py"
+CLUSTER = "redis_registry/store/driver/cluster.py"
 DEATH = "topologies/test_clusters.py::test_callers_and_views_come_through_the_death_of_a_primary"
 MOVES = "topologies/test_clusters.py::test_every_call_succeeds_while_slots_move_to_a_new_node"
 
@@ -14,7 +14,7 @@ MUTANTS = [
         "a demoted master keeps its connections",
         "topologies/test_sentinels.py::test_a_master_that_was_demoted_is_left",
         (
-            "redis_registry/store/pipeline.py",
+            "redis_registry/store/driver/pipeline.py",
             "            if demoted:  # the master is somebody else now: ask Sentinel, or the Cluster\n",
             "            if False:\n",
         ),

@@ -26,8 +26,8 @@ from redis.retry import Retry
 
 from redis_registry.errors import ConfigurationError
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.cluster import AsyncCluster, SyncCluster
-from redis_registry.store.sentinels import AsyncSentinels, SyncSentinels
+from redis_registry.store.driver.cluster import AsyncCluster, SyncCluster
+from redis_registry.store.driver.sentinels import AsyncSentinels, SyncSentinels
 from redis_registry.topology import Host, Topology
 
 __all__ = [
@@ -173,7 +173,7 @@ def async_client(settings: RegistrySettings, *, waits: bool = False) -> AsyncCli
 
 def _speaking(pool: Any, settings: RegistrySettings) -> AsyncClient:
     try:
-        from redis_registry.store.pipeline import PipelinedClient  # noqa: PLC0415
+        from redis_registry.store.driver.pipeline import PipelinedClient  # noqa: PLC0415
     except ModuleNotFoundError:
         return cast("AsyncClient", redis.asyncio.Redis.from_pool(pool))
     return PipelinedClient(pool, patience_secs=settings.socket_timeout_secs / 2)

@@ -26,8 +26,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TimedOut
 
-from redis_registry.store.nodes import Nodes
-from redis_registry.store.slots import SlotMap, key_of
+from redis_registry.store.driver.nodes import Nodes
+from redis_registry.store.driver.slots import SlotMap, key_of
 from redis_registry.topology import Host
 
 __all__ = ["AsyncCluster", "SyncCluster"]
