@@ -85,4 +85,55 @@ MUTANTS = [
         "topologies/test_sentinels.py::test_one_that_is_promoted_again_with_less_begins_a_new_epoch",
         (LUA + "lib/open.lua", "meta[3] ~= run or again then", "meta[3] ~= run then"),
     ),
+    mutant(
+        "S5",
+        "each thread asks the silent nodes for the map anew",
+        "unit/test_topology.py::test_threads_that_wait_for_the_map_fail_with_who_reads_it",
+        (CLUSTER, "if self._in_vain not in {None, before}:", "if False:"),
+    ),
+    mutant(
+        "S5",
+        "the same silent nodes are asked for the map again and again",
+        "unit/test_topology.py::test_where_all_were_silent_each_has_its_turn_and_the_first_ones_too",
+        (
+            "redis_registry/store/driver/slots.py",
+            "self._silent.get(host, 0.0)",
+            "float(host in self._silent)",
+        ),
+    ),
+    mutant(
+        "S5",
+        "the client of a node that left is closed under a call",
+        "unit/test_nodes.py::test_a_client_goes_with_its_last_call_and_stays_when_its_node_is_back",
+        (
+            "redis_registry/store/driver/nodes.py",
+            "if node.left and not node.users",
+            "if node.left",
+        ),
+    ),
+    mutant(
+        "S5",
+        "who waits for a dead node keeps the turns of the living",
+        "topologies/test_clusters.py::test_many_partitions_on_a_node_that_is_away_cost_the_others_neither_beats_nor_time",
+        (
+            "redis_registry/store/executor.py",
+            "async with asyncio.timeout_at(until), turns:\n                        raw =",
+            "async with asyncio.timeout_at(until):\n                        await turns.acquire()\n                        raw =",
+        ),
+        (
+            "redis_registry/store/executor.py",
+            "                policy.fine(call)\n                return",
+            "                policy.fine(call)\n                if turns is not None:\n                    turns.release()\n                return",
+        ),
+    ),
+    mutant(
+        "S5",
+        "a refusal of the Sentinels is waited out",
+        "topologies/test_sentinels.py::test_sentinels_that_want_other_credentials_are_told_from_the_master_at_once",
+        (
+            "redis_registry/store/driver/sentinels.py",
+            "return SentinelsRefuse(",
+            "return NoMaster(",
+        ),
+    ),
 ]
