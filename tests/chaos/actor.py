@@ -201,6 +201,8 @@ class Actor:
                     incarnation=announced.instance.incarnation,
                 )
                 await announced.ready()
+                if self.stop.is_set():
+                    return
             plain = ModelInstance(
                 model_name=self.models[0], host=HOST, port=port + 100, weight=2.0
             )

@@ -200,6 +200,35 @@ async def test_a_position_of_another_epoch_gets_a_resync(
     assert (event.kind, event.cause) == (Kind.RESYNC, Lost.EPOCH)
 
 
+async def test_what_was_missed_is_not_taken_from_another_epoch(
+    real: RedisModelRegistry,
+    server: Server,
+    worker: ModelInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Meanwhile a server took over that had lost the last writes: it uses their revisions anew."""
+    await real.register_instance(worker)
+    async with real.watch() as watch:
+        position = (await next_of(watch, Kind.RESYNC)).position
+    await real.deregister_instance(worker)
+    await real.register_instance(worker)
+    read_page = Watch._read_page
+
+    async def read_late(watch: Watch, home: int, after: int) -> None:
+        monkeypatch.undo()
+        server.raw.delete(server.store.key("events"))
+        server.raw.hset(server.store.key("meta"), mapping={"rev": after, "run": "its"})
+        await real.register_instance(instance(7))
+        await real.register_instance(instance(8))
+        await read_page(watch, home, after)
+
+    monkeypatch.setattr(Watch, "_read_page", read_late)
+    async with real.watch(after=position) as watch:
+        (event,) = await take(watch, 1)
+
+    assert (event.kind, event.cause) == (Kind.RESYNC, Lost.EPOCH)
+
+
 async def test_a_flush_under_a_running_watch_is_a_resync(
     real: RedisModelRegistry, server: Server
 ) -> None:

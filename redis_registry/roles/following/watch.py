@@ -250,14 +250,19 @@ class Watch:
         """The next of what was missed; ``None``: there is no more of it."""
         while self._until:
             home, until = next(iter(self._until.items()))
-            after = self._places[home].revision
-            if after >= until:
+            here = self._places[home]
+            if here.revision >= until:
                 del self._until[home]
                 self._page.clear()
             elif not self._page:
-                await self._read_page(home, after)
+                await self._read_page(home, here.revision)
             else:
                 entry = self._page.popleft()
+                # Another server may have been asked: one that was replaced, or lost the last writes.
+                same = entry.epoch == here.epoch
+                if not same or entry.revision != here.revision + 1:
+                    self._give_up(home, Lost.TRIMMED if same else Lost.EPOCH)
+                    continue
                 self._places[home] = Place(entry.epoch, entry.revision)
                 if follower.wants(entry) and self._concerns(entry):
                     return self._told(entry.partition, partial(self._decoded, entry))
@@ -294,9 +299,8 @@ class Watch:
         except RegistryUnavailable:
             await asyncio.sleep(_PATIENCE_SECS)  # the tail tells of it
             return
-        if entries and entries[0].revision == after + 1:
-            self._page.extend(entries)
-        else:
+        self._page.extend(entries)
+        if not entries:
             self._give_up(home, Lost.TRIMMED)
 
     def _decoded(self, entry: Entry) -> Event:

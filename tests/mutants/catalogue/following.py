@@ -135,4 +135,14 @@ MUTANTS = [
             "gone.discard(identity)",
         ),
     ),
+    mutant(
+        "R2",
+        "what was missed is taken from whatever epoch it is found in",
+        "following/test_watch.py::test_what_was_missed_is_not_taken_from_another_epoch",
+        (
+            "redis_registry/roles/following/watch.py",
+            "if not same or entry.revision != here.revision + 1:",
+            "if entry.revision != here.revision + 1:",
+        ),
+    ),
 ]
