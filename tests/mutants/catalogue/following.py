@@ -91,8 +91,8 @@ MUTANTS = [
         "following/test_watch.py::test_a_position_that_was_trimmed_gets_a_named_resync",
         (
             "redis_registry/roles/following/watch.py",
-            "if entries and entries[0].revision == after + 1:",
-            "if entries:",
+            "if not same or entry.revision != here.revision + 1:",
+            "if not same:",
         ),
     ),
     mutant(
