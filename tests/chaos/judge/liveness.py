@@ -155,18 +155,26 @@ def _protected_again(
     return False
 
 
+def _flipped_by(history: History, partition: int, begun: float) -> float:
+    """Until when who is silent from a moment on must be flipped."""
+    lease = max(history.timeout / 6, 0.2)
+    by = _dead_by(history, partition, begun) + 3 * lease
+    for away, back in history.leaderless():
+        if away <= by and back >= begun and back - away > lease:
+            # Whoever sweeps next gives everybody one timeout first.
+            by = max(by, back + 2 * history.timeout + SLACK_SECS)
+    for at, hard in history.upsets(partition):
+        if hard and begun <= at <= by:  # once more
+            by = max(by, at + history.timeout + SLACK_SECS + 3 * lease)
+    return by
+
+
 def the_silent_are_flipped(history: History) -> Iterator[str]:
     """L3: within a timeout and a sweep, and a lease if the one who sweeps has died too."""
     lines = {p: timelines(chain) for p, chain in history.chains.items()}
-    leaderless = history.leaderless()
-    lease = max(history.timeout / 6, 0.2)
     for life, begun, ended in _silences(history):
         partition = history.partition_of(life.identity)
-        by = _dead_by(history, partition, begun) + 3 * lease
-        for away, back in leaderless:
-            if away <= by and back >= begun and back - away > lease:
-                # Whoever sweeps next gives everybody one timeout first.
-                by = max(by, back + 2 * history.timeout + SLACK_SECS)
+        by = _flipped_by(history, partition, begun)
         if by > ended or partition not in lines:
             continue
         found = lines[partition].get(life.identity)
@@ -311,14 +319,14 @@ def views_keep_somebody(history: History) -> Iterator[str]:
             shown[person.name, *note["picked"]] = now
             continue
         for life in history.lives:
-            since = ready.get((life.identity, life.incarnation), now)
+            key = (life.identity, life.incarnation)
             if life.identity.split(":", 1)[0] != note["model"]:
                 continue
-            # Whom this view has picked it knows; else it is given the time to learn of it.
-            picked = shown.get((person.name, life.identity, life.incarnation), 0.0)
-            known = picked > life.begun
-            first = max(begun, since, life.begun) if known else begun
-            there = since <= first and person.well(first, now, slack)
+            # Whom this view has picked in this life it knows; else it is given the time to learn of it.
+            known = shown.get((person.name, *key), 0.0) > life.begun
+            first = max(begun, life.begun) if known else begun
+            there = known or ready.get(key, now) <= begun
+            there = there and person.well(first, now, slack)
             if there and life.could_beat(first, now, history.timeout):
                 yield (
                     f"{person.name} found nobody for {note['model']} at {now:.3f}, and "
