@@ -53,6 +53,8 @@ def what_was_acknowledged_is_written(history: History) -> Iterator[str]:
             continue
         epochs = [note["epoch"]] if "epoch" in note else chain.order
         found = [entry for epoch in epochs if (entry := chain.find(epoch, rev))]
+        # Of an epoch that came later it can't have been told.
+        found = [entry for entry in found if entry.after <= note["at"]]
         if any(e.event.subject == note["identity"] for e in found):
             continue
         if not found and _may_be_lost(history, chain, note):
@@ -95,7 +97,7 @@ def nothing_dies_quietly(history: History) -> Iterator[str]:
     for note in history.stage:
         if note["what"] == "stuck":
             yield f"{note['player']} did not leave when it was asked to"
-        elif note["what"] == "gone" and note["code"]:
+        elif note["what"] == "gone" and note["code"] and note["player"] not in refused:
             yield f"{note['player']} left with code {note['code']}"
         elif note["what"] == "ended by itself" and note["player"] not in refused:
             yield f"{note['player']} ended by itself, with code {note['code']}"
