@@ -51,6 +51,9 @@ BOUNDED = {
     "Fleet.instances": _FLEETS * MOST_CANDIDATES,
     "Fleet.limits": _FLEETS * MOST_CANDIDATES,
     "Fleet.reasons": _FLEETS,
+    "Mending._ahead": 5
+    + 10_000 // 50
+    + 1,  # models that were there when the walk began
     "Operations._beliefs": CACHED,
     "Operations._epochs": CACHED,
     "Overrides._fitting": 4 * 65_536,

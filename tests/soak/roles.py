@@ -311,6 +311,10 @@ class Reader(Role):
         await super().rest()
         for alias in await self.registry.aliases():  # of a step that was cancelled
             await self.registry.remove_alias(alias.alias)
+        # Each chooser keeps the candidates of its last choice: let all have those of now.
+        for view in (self.view, self.few):
+            self._pick(view, STAYS)
+        await asyncio.to_thread(self._pick, self.sync_view, STAYS)
 
     async def _follow(self) -> None:
         async for event in self.watch:
@@ -323,9 +327,9 @@ class Reader(Role):
         passing = [n for n in self.view.names() if not n.startswith(ALSO)]
         return self.chance.choice([STAYS, *passing[-20:]])
 
-    def _pick(self, view: ViewReads) -> ModelInstance | None:
+    def _pick(self, view: ViewReads, name: str = "") -> ModelInstance | None:
         """Choose with every policy; the last choice."""
-        name = self._name()
+        name = name or self._name()
         chosen = None
         for policy in POLICIES:
             chosen = view.select(name, policy, key=f"session {self.chance.random()}")
