@@ -173,7 +173,9 @@ def async_client(settings: RegistrySettings, *, waits: bool = False) -> AsyncCli
 
 def _speaking(pool: Any, settings: RegistrySettings) -> AsyncClient:
     try:
-        from redis_registry.store.driver.pipeline import PipelinedClient  # noqa: PLC0415
+        from redis_registry.store.driver.pipeline import (  # noqa: PLC0415  needs hiredis
+            PipelinedClient,
+        )
     except ModuleNotFoundError:
         return cast("AsyncClient", redis.asyncio.Redis.from_pool(pool))
     return PipelinedClient(pool, patience_secs=settings.socket_timeout_secs / 2)
