@@ -3,6 +3,7 @@ PYTHON ?= python3
 NAME := $(notdir $(PYTHON))
 VENV := .venv$(if $(filter-out python3,$(NAME)),-$(NAME))# each Python that is named has its own
 BIN := $(VENV)/bin
+FAULTS := tests/topologies tests/faults tests/testing
 TOPOLOGIES ?= sentinel cluster
 PYTHONS ?= python3.11 python3.12 python3.13
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.txt Makefile | cksum | cut -d' ' -f1)
@@ -33,8 +34,8 @@ $(STAMP): pyproject.toml requirements/dev.txt
 demo: $(STAMP)  ## Two controllers, six workers, one real server: watch it tell the truth (KEEP=1 leaves it running)
 	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
 
-test: $(STAMP)  ## All tests (under 6 minutes on 2 cores; three workers, for much of it is waiting)
-	@$(BIN)/python -m pytest -q -n 3 --ignore tests/topologies --ignore tests/faults $(ARGS)
+test: $(STAMP)  ## All tests but those of test-faults (under 6 minutes on 2 cores; three workers, for much of it is waiting)
+	@$(BIN)/python -m pytest -q -n 3 $(addprefix --ignore ,$(FAULTS)) $(ARGS)
 
 test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats, releases that mix (about 30 minutes; LOAD_SHARE=0.1 to try)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
@@ -51,9 +52,9 @@ test-topologies: $(STAMP)  ## The suite behind Sentinel, then on a Cluster of th
 	  $(BIN)/python -m pytest -q -n 3 --topology $$topology $(ARGS) || exit 1; \
 	done
 
-test-faults: $(STAMP)  ## Faults: small worlds explored, Sentinel and Cluster, single faults, the P0 rows of the fault matrix played and judged, broken versions convicted (about 10 minutes)
+test-faults: $(STAMP)  ## Faults: small worlds explored, Sentinel and Cluster, single faults, the servers that redis_registry.testing starts, the P0 rows of the fault matrix played and judged, broken versions convicted (about 10 minutes)
 	@$(BIN)/python -m tests.explore --states 4000
-	@$(BIN)/python -m pytest -q -n 2 tests/topologies tests/faults $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 $(FAULTS) $(ARGS)
 	@$(BIN)/python -m tests.chaos --priority P0 --played
 	@$(BIN)/python -m tests.chaos --mutants
 

@@ -219,6 +219,22 @@ async def test_another_server_process_starts_a_new_epoch_and_a_recovery(
     assert await bench.count() == {"protected": 2}
 
 
+async def test_a_restart_whose_event_was_refused_is_noticed_by_the_next_call(
+    bench: Bench,
+) -> None:
+    """Scripts don't roll back: had the new process been noted first, nobody would be protected."""
+    await bench.registry.send_heartbeats(instances(2))
+    before, meta = await bench.status(), bench.store.key("meta")
+    bench.server.raw.hset(meta, mapping={"run": "0" * 40, "rev": before.revision - 1})
+    bench.store.silence(*instances(2))
+
+    assert await bench.count() == {"protected": 2}
+
+    (event,) = bench.store.events(Kind.RECOVERY)
+    assert event.cause == "restarted"
+    assert (await bench.status()).epoch != before.epoch
+
+
 async def test_a_restart_that_outlasts_a_recovery_takes_nobodys_grace_away(
     bench: Bench,
 ) -> None:

@@ -142,6 +142,16 @@ MUTANTS = [
     ),
     mutant(
         "L4",
+        "a new server process is noted before it is told",
+        "promises/test_recovery.py::test_a_restart_whose_event_was_refused_is_noticed_by_the_next_call",
+        (
+            LUA + "lib/open.lua",
+            "  if born then --",
+            "  redis.call('HSET', META, 'run', run, 'epoch', epoch)\n  if born then --",
+        ),
+    ),
+    mutant(
+        "L4",
         "a restart that outlasts a recovery takes the grace of the protected away",
         "promises/test_recovery.py::test_a_restart_that_outlasts_a_recovery_takes_nobodys_grace_away",
         (
