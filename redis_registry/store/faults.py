@@ -155,8 +155,9 @@ def _denied(text: str, what: str, where: str) -> RegistryError:
 def _partitions(text: str, what: str, where: str) -> RegistryError:
     recorded = int(text.split()[1])
     return PartitionMismatch(
-        f"{what}: the namespace at {where} has {recorded} partitions on record; "
-        "leave partitions unset to adopt that",
+        f"{what}: the namespace at {where} has {recorded} partitions on record, which is not what "
+        "this process began with: leave partitions unset to adopt that; if it was unset, the "
+        "namespace was emptied and opened anew meanwhile, so restart this process",
         recorded,
     )
 

@@ -18,7 +18,7 @@ MUTANTS = [
     mutant(
         "R5",
         "one that said goodbye is told like one that fell silent",
-        "registry/test_explain.py::test_every_state_has_one_reason_and_a_way_out",
+        "registry/test_explain_golden.py::test_every_state_has_one_reason_and_a_way_out",
         (
             "redis_registry/core/because.py",
             'if case.marked.health == "g":',
@@ -28,7 +28,7 @@ MUTANTS = [
     mutant(
         "R5",
         "the instances that an alias hides are said to receive work",
-        "registry/test_explain.py::test_every_state_has_one_reason_and_a_way_out",
+        "registry/test_explain_golden.py::test_every_state_has_one_reason_and_a_way_out",
         (
             "redis_registry/core/explaining.py",
             "if found.alias is None or found.alias.alias != found.model_name:",
