@@ -22,6 +22,7 @@ from redis_registry.errors import (
     RegistryUnavailable,
 )
 from redis_registry.settings import RegistrySettings
+from redis_registry.store.driver.bound import Bound
 from redis_registry.store.driver.client import (
     AsyncClient,
     SyncClient,
@@ -177,7 +178,7 @@ class AsyncExecutor:
                 if turns is None:
                     raw = await self._attempt(lane, command, until, loop)
                 else:
-                    async with asyncio.timeout_at(until), turns:
+                    async with Bound(until), turns:
                         raw = await self._attempt(lane, command, until, loop)
             except TimeoutError as error:
                 if loop.time() >= until:
@@ -189,7 +190,9 @@ class AsyncExecutor:
                 if policy.troubled:
                     policy.fine(call)
                 return call.read(raw)
-            pause = policy.verdict(last, call, attempt, until - loop.time())
+            pause = policy.verdict(
+                last, call, attempt, until - loop.time(), lane.client
+            )
             whole = whole or classify(last) is Fault.NO_SCRIPT
             attempt += 1
             await asyncio.sleep(pause)
@@ -213,7 +216,8 @@ class AsyncExecutor:
         except DRIVER_ERRORS as error:
             if classify(error) is Fault.FOREIGN:
                 raise
-            raise translate(error, command.name, self.where) from error
+            where = self._policy.at(lane.client, command)
+            raise translate(error, command.name, where) from error
         if self._policy.fake and not raw:
             await asyncio.sleep(min(command.wait_secs, FAKE_WAIT_SECS))
         return command.read(raw)
@@ -233,7 +237,7 @@ class AsyncExecutor:
             most_secs or self._policy.settings.socket_timeout_secs
         )
         try:
-            async with asyncio.timeout_at(min(until, patience)), lane.turns:
+            async with Bound(min(until, patience)), lane.turns:
                 return await lane.client.execute_command(*command)
         finally:
             if task and task.cancelling() > cancelled:
@@ -249,9 +253,10 @@ class AsyncExecutor:
         said: Exception | None = None,
     ) -> RegistryError:
         """Time is up; what Redis had ``said`` to the attempt before is worth more than that."""
+        where = self._policy.at(lane.client, call)
         if said is not None and classify(said) is Fault.NOT_APPLIED:
-            return translate(said, call.name, self.where)
-        what = f"{call.name}: Redis at {self.where} did not answer within {secs:g} s"
+            return translate(said, call.name, where)
+        what = f"{call.name}: Redis at {where} did not answer within {secs:g} s"
         if lane.turns.locked():
             return PoolExhausted(
                 f"{what}, and as many calls as allowed were under way: raise max_connections "
@@ -369,7 +374,7 @@ class SyncExecutor:
                 raw = client.execute_command(*self._policy.command(call, whole=whole))
             except DRIVER_ERRORS as error:
                 pause = self._policy.verdict(
-                    error, call, attempt, until - time.monotonic()
+                    error, call, attempt, until - time.monotonic(), client
                 )
                 whole = whole or classify(error) is Fault.NO_SCRIPT
             else:

@@ -172,6 +172,12 @@ _TRANSLATIONS: tuple[
         ),
     ),
     (
+        _is(driver.InvalidResponse),
+        lambda text, what, where: RegistryRefused(
+            f"{what}: what answers at {where} is no Redis: check host and port ({text})"
+        ),
+    ),
+    (
         _is(SentinelsRefuse),
         lambda text, what, where: AccessDenied(
             f"{what}: no way to {where}: the Sentinels themselves deny access ({text}). "

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.calls import Call, Command
-from redis_registry.store.driver.client import is_fake
+from redis_registry.store.driver.client import is_fake, server_of
 from redis_registry.store.faults import Fault, classify, translate
 from redis_registry.store.scripts import Script
 from redis_registry.telemetry import Telemetry
@@ -58,6 +58,11 @@ class Policy:
             self.where = "the given client's server"
             self.spread = hasattr(given, "nodes_manager")
 
+    def at(self, client: object, call: Call[Any] | Command[Any]) -> str:
+        """The server, for a message: of those behind the URL the one that a call goes to, too."""
+        server = server_of(client, call.keys[0])
+        return f"{self.where} (this call: {server})" if server else self.where
+
     def script(self, call: Call[Any]) -> Script:
         """What to run; fakeredis takes no ``#!lua`` line."""
         if not self.fake:
@@ -88,6 +93,7 @@ class Policy:
         call: Call[Any] | Command[Any],
         attempt: int,
         left: float,
+        client: object,
     ) -> float:
         """How long to wait before the next attempt; raises when there is to be none."""
         fault = classify(error)
@@ -97,7 +103,7 @@ class Policy:
             raise error
         pause = backoff(attempt)
         if fault is Fault.PERMANENT or left <= pause:
-            raise translate(error, call.name, self.where) from error
+            raise translate(error, call.name, self.at(client, call)) from error
         self.telemetry.count("retries", operation=call.name, fault=fault.value)
         server = self._server_of(call)
         if server not in self.troubled:
@@ -105,7 +111,7 @@ class Policy:
             _log.warning(
                 "Redis does not answer, trying again",
                 extra={
-                    "redis": self.where,
+                    "redis": self.at(client, call),
                     "call": call.name,
                     "why": str(error),
                 },

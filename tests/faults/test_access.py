@@ -70,6 +70,20 @@ def test_a_replica_addressed_by_mistake_is_named_in_time(
         raw.close()
 
 
+@pytest.mark.parametrize("face", ["async", "sync"])
+async def test_what_is_no_redis_is_told_at_once(face: str, no_tasks_left: None) -> None:
+    def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as web:
+        port = web.sockets[0].getsockname()[1]
+        error = await refused(f"redis://127.0.0.1:{port}", face)
+    assert f"what answers at 127.0.0.1:{port} is no Redis: check host and port" in str(
+        error
+    )
+
+
 # --- passwords and rights -------------------------------------------------------------------------
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from redis_registry import (
     RedisModelRegistry,
     RegistryClosed,
     RegistryError,
+    RegistryUnavailable,
     SyncModelRegistry,
 )
 from redis_registry.settings import RegistrySettings
@@ -72,6 +75,42 @@ async def test_a_cancellation_that_the_driver_has_swallowed_is_heeded() -> None:
     operation = Operations(settings, actor="tester").status()
     task = asyncio.create_task(executor.run(operation))
     await asyncio.sleep(0.01)  # it has asked
+    task.cancel()
+    await asyncio.wait([task], timeout=2.0)
+    assert task.cancelled()
+
+
+class Deaf:
+    """A driver that loses its first cancellation and waits on, as one by Python 3.11's ``wait_for``."""
+
+    async def execute_command(self, *_: object) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+
+async def test_a_deadline_holds_though_the_driver_loses_its_cancellation() -> None:
+    """Found by a master that stood still: a heartbeat that waited for a Sentinel hung for ever."""
+    client: Any = Deaf()
+    settings = RegistrySettings.of(operation_timeout_secs=0.1)
+    executor = AsyncExecutor(settings, client=client)
+    start = time.monotonic()
+    with pytest.raises(RegistryUnavailable, match=r"did not answer within 0\.1 s"):
+        await executor.run(Operations(settings, actor="tester").status())
+    assert time.monotonic() - start < 2
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+
+
+async def test_who_cancels_a_call_that_is_late_too_is_heeded() -> None:
+    client: Any = Deaf()
+    settings = RegistrySettings.of(operation_timeout_secs=0.1)
+    executor = AsyncExecutor(settings, client=client)
+    task = asyncio.create_task(
+        executor.run(Operations(settings, actor="tester").status())
+    )
+    await asyncio.sleep(0.05)
     task.cancel()
     await asyncio.wait([task], timeout=2.0)
     assert task.cancelled()

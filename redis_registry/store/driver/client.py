@@ -35,6 +35,7 @@ __all__ = [
     "SyncClient",
     "async_client",
     "is_fake",
+    "server_of",
     "sync_client",
     "sync_twin",
 ]
@@ -193,6 +194,7 @@ class _SyncMaster:
     def __init__(self, pool: Any, sentinel: Any, settings: RegistrySettings) -> None:
         self._sentinel = sentinel
         self._client: Any = redis.Redis.from_pool(pool)
+        self.connection_pool = pool
         self._turns = threading.BoundedSemaphore(settings.max_connections)
         self._secs = settings.socket_timeout_secs
 
@@ -243,6 +245,19 @@ def sync_client(settings: RegistrySettings) -> SyncClient:
     if topology.kind == "cluster":
         return SyncCluster(topology.hosts, node)
     return one(url)
+
+
+def server_of(client: object, key: str) -> str:
+    """Which of the servers behind a URL a key's calls go to, ``host:port``; empty: it is not known.
+
+    It is where Sentinels or a Cluster say that it is, which need not be reachable from here.
+    """
+    if isinstance(client, AsyncCluster | SyncCluster):
+        host = client.owner(key)
+    else:
+        pool = getattr(client, "connection_pool", None)
+        host = cast("Host | None", getattr(pool, "master_address", None))
+    return f"{host[0]}:{host[1]}" if host else ""
 
 
 def is_fake(client: object) -> bool:

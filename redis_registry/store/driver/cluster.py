@@ -26,6 +26,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TimedOut
 
+from redis_registry.store.driver.bound import Bound
 from redis_registry.store.driver.nodes import Nodes
 from redis_registry.store.driver.slots import SlotMap, key_of
 from redis_registry.topology import Host
@@ -146,6 +147,10 @@ class AsyncCluster:
         self._reading: asyncio.Task[None] | None = None
         self._closed = False
 
+    def owner(self, key: str) -> Host | None:
+        """The node that serves a key, as far as is known."""
+        return self._map.owner(key_slot(key.encode()))
+
     async def execute_command(self, *args: Any) -> Any:
         """Send one command to its slot's node, and await its reply.
 
@@ -215,7 +220,7 @@ class AsyncCluster:
         host = next(asked)
         while True:
             try:
-                async with asyncio.timeout(ANSWER_SECS):
+                async with Bound(asyncio.get_running_loop().time() + ANSWER_SECS):
                     reply = await self._send(host, "", _TELL)
             except _LOST as error:
                 host = asked.throw(error)
@@ -272,6 +277,10 @@ class SyncCluster:
         self._nodes = Nodes(connect)
         self._reading = threading.Lock()
         self._in_vain: Exception | None = None  # how the last reading failed
+
+    def owner(self, key: str) -> Host | None:
+        """The node that serves a key, as far as is known."""
+        return self._map.owner(key_slot(key.encode()))
 
     def execute_command(self, *args: Any) -> Any:
         """Send one command to its slot's node, and return its reply.

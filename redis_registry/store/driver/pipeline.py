@@ -110,7 +110,7 @@ class PipelinedClient:
     """
 
     def __init__(self, pool: Any, *, patience_secs: float) -> None:
-        self._pool = pool
+        self.connection_pool = pool
         self._patience = patience_secs
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
@@ -154,7 +154,7 @@ class PipelinedClient:
         """The open link; one caller makes it, the others wait for that."""
         async with self._connecting:
             if self._link is None or not self._link.open:
-                connection = self._pool.make_connection()
+                connection = self.connection_pool.make_connection()
                 try:
                     await connection.connect()
                 except BaseException:
@@ -171,4 +171,4 @@ class PipelinedClient:
         if self._link is not None:
             self._link.abort(_CLOSED)
             await self._link.ended
-        await self._pool.aclose()
+        await self.connection_pool.aclose()

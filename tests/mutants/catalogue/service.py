@@ -13,6 +13,26 @@ MUTANTS = [
     ),
     mutant(
         "S1",
+        "a driver that loses a cancellation goes on without end",
+        "unit/test_executor.py::test_a_deadline_holds_though_the_driver_loses_its_cancellation",
+        (
+            "redis_registry/store/driver/bound.py",
+            "self._next = self._loop.call_later(AGAIN_SECS, self._fire)",
+            "pass",
+        ),
+    ),
+    mutant(
+        "S2",
+        "of many servers the one that does not answer is not named",
+        "topologies/test_messages.py::test_a_node_that_announces_what_nobody_reaches_is_named",
+        (
+            "redis_registry/store/retrying.py",
+            'return f"{self.where} (this call: {server})" if server else self.where',
+            "return self.where",
+        ),
+    ),
+    mutant(
+        "S1",
         "the checker dies of what it doesn't know",
         "promises/test_lease.py::test_a_checker_survives_every_error_and_says_so",
         (
@@ -29,7 +49,7 @@ MUTANTS = [
         "promises/test_faults.py::test_a_wrong_password_is_tried_once_and_never_shown",
         (
             "redis_registry/store/retrying.py",
-            "raise translate(error, call.name, self.where) from error",
+            "raise translate(error, call.name, self.at(client, call)) from error",
             "raise error",
         ),
     ),

@@ -117,8 +117,8 @@ MUTANTS = [
         "topologies/test_clusters.py::test_many_partitions_on_a_node_that_is_away_cost_the_others_neither_beats_nor_time",
         (
             "redis_registry/store/executor.py",
-            "async with asyncio.timeout_at(until), turns:\n                        raw =",
-            "async with asyncio.timeout_at(until):\n                        await turns.acquire()\n                        raw =",
+            "async with Bound(until), turns:\n                        raw =",
+            "async with Bound(until):\n                        await turns.acquire()\n                        raw =",
         ),
         (
             "redis_registry/store/executor.py",
