@@ -188,6 +188,8 @@ class Soak:
         self._all("rest")
         self.lasting["worker"].ask("fill")
         keys = self._quiet_keys()
+        # Which scripts it has is luck, since the last flush; each look calls the same ones.
+        self.server.call("SCRIPT", "FLUSH", "SYNC")
         looks: dict[str, list[Figures]] = {
             name: [] for name in [*self.lasting, "Redis"]
         }

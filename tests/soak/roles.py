@@ -291,6 +291,10 @@ class Reader(Role):
         await self.registry.get_all_instances(STAYS)
         await asyncio.to_thread(self.sync.get_all_instances, STAYS)
         self.registry._reserver._fleets.clear()  # as the worker does with its caches
+        # Each chooser keeps the candidates of its last choice: let all have those of now.
+        for view in (self.view, self.few):
+            self._pick(view, STAYS)
+        await asyncio.to_thread(self._pick, self.sync_view, STAYS)
 
     def figures(self) -> Figures:
         if self._watching.done():
@@ -311,10 +315,6 @@ class Reader(Role):
         await super().rest()
         for alias in await self.registry.aliases():  # of a step that was cancelled
             await self.registry.remove_alias(alias.alias)
-        # Each chooser keeps the candidates of its last choice: let all have those of now.
-        for view in (self.view, self.few):
-            self._pick(view, STAYS)
-        await asyncio.to_thread(self._pick, self.sync_view, STAYS)
 
     async def _follow(self) -> None:
         async for event in self.watch:
