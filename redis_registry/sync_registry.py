@@ -55,9 +55,10 @@ from redis_registry.roles.sending.channel import RedisChannel
 from redis_registry.roles.sending.life import HowToAnnounce
 from redis_registry.roles.sending.senders import Senders
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.executor import AsyncExecutor, SyncExecutor
+from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.operations import UNKNOWN, Operations
 from redis_registry.store.replies import Outcome, Status
+from redis_registry.store.sync_executor import SyncExecutor
 from redis_registry.telemetry import DEAF, Telemetry
 from redis_registry.wire.aliases import Alias
 from redis_registry.wire.overrides import Override, Selector
@@ -102,6 +103,7 @@ class SyncModelRegistry:
         return cls(telemetry=telemetry, url=url, **options)
 
     def __enter__(self) -> Self:
+        self._executor.reopen()
         return self
 
     def __exit__(

@@ -11,6 +11,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
+from redis_registry.errors import RegistryClosed
 from redis_registry.model import Beat, ModelInstance
 
 __all__ = ["Coalescer"]
@@ -87,8 +88,7 @@ class Coalescer:
             outcomes = await self._send(batch)
         except BaseException as error:
             for future in futures:
-                if not future.done():
-                    _fail(future, error)
+                _fail(future, error)
             if not isinstance(error, Exception):
                 raise
             return
@@ -97,18 +97,18 @@ class Coalescer:
                 future.set_result(outcome)
 
     async def aclose(self) -> None:
-        """Cancel what is under way and what still waits."""
+        """Cancel what is under way and what still waits; the callers are told."""
         for future in self._futures:
-            future.cancel()
+            _fail(future)
         self._waiting, self._futures = [], []
         for task in list(self._calls):
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
 
-def _fail(future: asyncio.Future[Beat], error: BaseException) -> None:
-    """Each caller gets the error; a cancellation of ours is theirs too."""
-    if isinstance(error, Exception):
+def _fail(future: asyncio.Future[Beat], error: BaseException | None = None) -> None:
+    """Each caller gets the error; that we were cancelled is no cancellation of theirs."""
+    if not isinstance(error, Exception):
+        error = RegistryClosed("the registry was closed")
+    if not future.done():
         future.set_exception(error)
-    else:
-        future.cancel()

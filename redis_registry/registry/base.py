@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,9 +19,10 @@ from redis_registry.roles.reserving import Reserver
 from redis_registry.roles.sending.channel import RedisChannel
 from redis_registry.roles.sending.senders import Senders
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.executor import AsyncExecutor, SyncExecutor
+from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.operations import Operations
 from redis_registry.store.replies import Status
+from redis_registry.store.sync_executor import SyncExecutor
 from redis_registry.telemetry import DEAF, Telemetry
 
 __all__ = ["Base"]
@@ -103,6 +106,7 @@ class Base:
 
     async def __aenter__(self) -> Self:
         self._executor.reopen()
+        self._sync_executor.reopen()
         self._bind()
         return self
 
@@ -120,9 +124,12 @@ class Base:
             coalescer, self._coalescer = self._coalescer, None
             if coalescer.loop is asyncio.get_running_loop():
                 await coalescer.aclose()
-        hub = self._hubs.pop(asyncio.get_running_loop(), None)
+        here = asyncio.get_running_loop()
+        hub = self._hubs.pop(here, None)
         if hub is not None:
             await hub.aclose()
+        for loop in {*self._hubs, *self._executor.loops} - {here}:
+            _elsewhere(loop, self._leave(self._hubs.pop(loop, None)))
         if self._checker is not None:
             await self._checker.aclose()
         if self._reserver.holder.alive:
@@ -131,6 +138,12 @@ class Base:
             await asyncio.to_thread(self._senders.stop)
         await self._executor.aclose()
         self._sync_executor.close()
+
+    async def _leave(self, hub: Hub | None) -> None:
+        """End what follows on the running loop, and close its connections."""
+        if hub is not None:
+            await hub.aclose()
+        await self._executor.leave()
 
     def _bind(self) -> None:
         """Start the checker on the running loop, unless it lives already."""
@@ -167,3 +180,14 @@ class Base:
     def checker(self) -> CheckerStatus | None:
         """How this object's checker is doing; ``None``: it has none."""
         return self._checker.status if self._checker is not None else None
+
+
+def _elsewhere(
+    loop: asyncio.AbstractEventLoop, leaving: Coroutine[Any, Any, None]
+) -> None:
+    """Have it done on another loop; nobody waits for it, for that loop may be busy."""
+    if loop.is_running():
+        with suppress(RuntimeError):  # it was closed just now
+            asyncio.run_coroutine_threadsafe(leaving, loop)
+            return
+    leaving.close()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from redis_registry.errors import ConfigurationError, NoneAvailable
 from redis_registry.model import ModelInstance
 from redis_registry.roles.holder import Holder, Reservation
-from redis_registry.store.executor import SyncExecutor
 from redis_registry.store.operations import Operation, Operations
 from redis_registry.store.reserving import MOST_CANDIDATES, Fleet, Refusal
+from redis_registry.store.sync_executor import SyncExecutor
 from redis_registry.telemetry import DEAF, Telemetry
 
 __all__ = [

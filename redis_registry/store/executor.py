@@ -1,4 +1,4 @@
-"""Runs operations: one executor for event loops, one for threads, the same operations in both.
+"""Runs operations on event loops; :mod:`redis_registry.store.sync_executor` runs the same in threads.
 
 A call is one EVALSHA; where the server doesn't know the script (a flush, a failover, a new
 node) its text goes along once. What may be repeated is repeated, with full jitter, until the
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import time
+import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from redis_registry.errors import (
     PoolExhausted,
@@ -25,21 +24,21 @@ from redis_registry.settings import RegistrySettings
 from redis_registry.store.driver.bound import Bound
 from redis_registry.store.driver.client import (
     AsyncClient,
-    SyncClient,
     async_client,
-    sync_client,
-    sync_twin,
+    server_of,
 )
 from redis_registry.store.faults import DRIVER_ERRORS, Fault, classify, translate
 from redis_registry.store.operations import Call, Command, Operation
 from redis_registry.store.retrying import Policy
 from redis_registry.telemetry import DEAF, Telemetry
 
-__all__ = ["TOGETHER", "AsyncExecutor", "SyncExecutor"]
+__all__ = ["CLOSED", "TOGETHER", "AsyncExecutor"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+CLOSED = "the registry is closed; build a new one, or enter it again"
 
 FAKE_WAIT_SECS = 0.02
 """How often fakeredis is asked for news."""
@@ -48,11 +47,30 @@ TOGETHER = 8
 """Calls of one operation that are under way at once: fewer than any pool has connections."""
 
 
-class _Lane(NamedTuple):
-    """Connections for one kind of call on one event loop, and the turns to use them."""
+class _Lane:
+    """Connections for one kind of call on one event loop, and the turns to use them.
 
-    client: AsyncClient
-    turns: asyncio.Semaphore
+    Each server has turns of its own: who waits for a dead one must not take those of the living.
+
+    Args:
+        client: The driver's.
+        most: Calls under way at once, at one server.
+        spread: There are several.
+    """
+
+    def __init__(self, client: AsyncClient, most: int, *, spread: bool) -> None:
+        self.client = client
+        self._most = most
+        self._spread = spread
+        self._turns: dict[str, asyncio.Semaphore] = {}
+
+    def turns(self, call: Call[Any] | Command[Any]) -> asyncio.Semaphore:
+        """Those of the server that a call goes to."""
+        server = server_of(self.client, call.keys[0]) if self._spread else ""
+        turns = self._turns.get(server)
+        if turns is None:
+            turns = self._turns[server] = asyncio.Semaphore(self._most)
+        return turns
 
 
 class AsyncExecutor:
@@ -92,8 +110,7 @@ class AsyncExecutor:
             RegistryClosed: It was closed.
         """
         if self._closed:
-            msg = "the registry is closed; build a new one, or enter it again"
-            raise RegistryClosed(msg)
+            raise RegistryClosed(CLOSED)
 
     def _lane(self, name: str) -> _Lane:
         """This loop's connections; heartbeats have a pool of their own."""
@@ -105,10 +122,12 @@ class AsyncExecutor:
             lanes = self._lanes[loop] = {}
         lane = lanes.get(name)
         if lane is None:
-            settings = self._policy.settings
+            settings, waits = self._policy.settings, name == "wait"
             lane = lanes[name] = _Lane(
-                self._given or async_client(settings, waits=name == "wait"),
-                asyncio.Semaphore(settings.max_connections),
+                self._given or async_client(settings, waits=waits),
+                # As many wait as there are strands of the tail; each holds its turn all the time.
+                sys.maxsize if waits else settings.max_connections,
+                spread=self.spread,
             )
         return lane
 
@@ -145,16 +164,27 @@ class AsyncExecutor:
     async def _together(
         self, calls: Sequence[Call[Any] | Command[Any]], deadline_secs: float | None
     ) -> Sequence[Any]:
+        if not calls:
+            return []
         turns = asyncio.Semaphore(TOGETHER)
+        loop = asyncio.get_running_loop()
+        tasks = [
+            loop.create_task(self.call(call, deadline_secs, turns)) for call in calls
+        ]
+        # No TaskGroup: one that has failed ignores that its task is cancelled, and before Python
+        # 3.13 leaves that it was cancelled once.
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self.call(call, deadline_secs, turns))
-                    for call in calls
-                ]
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from several.exceptions[0].__cause__
-        return [task.result() for task in tasks]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            failed = [
+                task
+                for task in tasks
+                if task.done() and (task.cancelled() or task.exception())
+            ]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return [task.result() for task in failed or tasks]
 
     async def call(
         self,
@@ -176,10 +206,10 @@ class AsyncExecutor:
             try:
                 command = policy.command(call, whole=whole)
                 if turns is None:
-                    raw = await self._attempt(lane, command, until, loop)
+                    raw = await self._attempt(lane, call, command, until)
                 else:
                     async with Bound(until), turns:
-                        raw = await self._attempt(lane, command, until, loop)
+                        raw = await self._attempt(lane, call, command, until)
             except TimeoutError as error:
                 if loop.time() >= until:
                     raise self._late(call, lane, secs, last) from error
@@ -204,13 +234,14 @@ class AsyncExecutor:
         Raises:
             RegistryError: As the tree in :mod:`redis_registry.errors` says.
         """
-        lane, loop = self._lane("wait"), asyncio.get_running_loop()
+        # History is not asked for on the connection on which the tail waits for news.
+        lane = self._lane("wait" if command.wait_secs else command.lane)
+        loop = asyncio.get_running_loop()
         secs = command.wait_secs + self._policy.settings.socket_timeout_secs
         until = loop.time() + secs
         try:
-            raw = await self._attempt(
-                lane, self._policy.waiting(command), until, loop, secs
-            )
+            words = self._policy.waiting(command)
+            raw = await self._attempt(lane, command, words, until, secs)
         except TimeoutError as error:
             raise self._late(command, lane, secs) from error
         except DRIVER_ERRORS as error:
@@ -225,20 +256,20 @@ class AsyncExecutor:
     async def _attempt(
         self,
         lane: _Lane,
-        command: Sequence[Any],
+        call: Call[Any] | Command[Any],
+        words: Sequence[Any],
         until: float,
-        loop: asyncio.AbstractEventLoop,
         most_secs: float | None = None,
     ) -> Any:
         """Send a command once; one unanswered attempt leaves time for another."""
         task = asyncio.current_task()
         cancelled = task.cancelling() if task else 0
-        patience = loop.time() + (
+        patience = asyncio.get_running_loop().time() + (
             most_secs or self._policy.settings.socket_timeout_secs
         )
         try:
-            async with Bound(min(until, patience)), lane.turns:
-                return await lane.client.execute_command(*command)
+            async with Bound(min(until, patience)), lane.turns(call):
+                return await lane.client.execute_command(*words)
         finally:
             if task and task.cancelling() > cancelled:
                 # A driver can lose a cancellation: Python 3.11's wait_for does, and so does a
@@ -257,137 +288,32 @@ class AsyncExecutor:
         if said is not None and classify(said) is Fault.NOT_APPLIED:
             return translate(said, call.name, where)
         what = f"{call.name}: Redis at {where} did not answer within {secs:g} s"
-        if lane.turns.locked():
+        if lane.turns(call).locked():
             return PoolExhausted(
                 f"{what}, and as many calls as allowed were under way: raise max_connections "
                 f"({self._policy.settings.max_connections}), or call less at once"
             )
         return RegistryUnavailable(what)
 
+    @property
+    def loops(self) -> set[asyncio.AbstractEventLoop]:
+        """Where it has connections."""
+        return set(self._lanes)
+
     async def aclose(self) -> None:
-        """Close this loop's connections; a client that was given stays its owner's."""
+        """Refuse calls from now on, and close this loop's connections."""
         self._closed = True
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Close this loop's connections; a client that was given stays its owner's."""
         self._forget_ended_loops()
         lanes = self._lanes.pop(asyncio.get_running_loop(), {})
         for lane in lanes.values():
             if lane.client is not self._given:
-                await lane.client.aclose()
+                with suppress(*DRIVER_ERRORS):  # it is closed all the same
+                    await lane.client.aclose()
 
     def reopen(self) -> None:
         """Allow calls again after :meth:`aclose`."""
         self._closed = False
-
-
-class SyncExecutor:
-    """Runs operations in the calling thread; safe in any number of threads.
-
-    Args:
-        settings: Where Redis is, timeouts.
-        twin_of: A ready async client whose server to use.
-        telemetry: Who is told of retries.
-
-    Attributes:
-        spread: Partitions may live on several servers.
-    """
-
-    def __init__(
-        self,
-        settings: RegistrySettings,
-        *,
-        twin_of: AsyncClient | None = None,
-        telemetry: Telemetry = DEAF,
-    ) -> None:
-        self._twin_of = twin_of
-        self._clients: dict[str, SyncClient] = {}
-        self._lock = threading.Lock()
-        self._policy = Policy(settings, twin_of, telemetry)
-        self.spread = self._policy.spread
-
-    def _client(self, lane: str) -> SyncClient:
-        with self._lock:
-            if lane not in self._clients:
-                if self._twin_of is not None:
-                    self._clients[lane] = sync_twin(self._twin_of)
-                else:
-                    self._clients[lane] = sync_client(self._policy.settings)
-            return self._clients[lane]
-
-    def run(
-        self,
-        operation: Operation[T],
-        *,
-        deadline_secs: float | None = None,
-        lane: str | None = None,
-    ) -> T:
-        """Run an operation to its end; as :meth:`AsyncExecutor.run`.
-
-        With a deadline of 0 each call is tried once. With a ``lane`` all calls take that one's
-        connections.
-        """
-        try:
-            calls = next(operation)
-            while True:
-                if len(calls) > 1 and self.spread:
-                    replies = self._together(calls, deadline_secs, lane)
-                else:
-                    replies = [self.call(call, deadline_secs, lane) for call in calls]
-                calls = operation.send(replies)
-        except StopIteration as done:
-            return done.value
-        finally:
-            operation.close()
-
-    def _together(
-        self,
-        calls: Sequence[Call[Any] | Command[Any]],
-        deadline_secs: float | None,
-        lane: str | None,
-    ) -> list[Any]:
-        """All at once: a node that is away must not keep the others' calls from being made."""
-        settings = self._policy.settings
-        if deadline_secs is None:
-            deadline_secs = settings.operation_timeout
-        until = time.monotonic() + deadline_secs
-
-        def one(call: Call[Any] | Command[Any]) -> Any:
-            return self.call(call, max(until - time.monotonic(), 0.0), lane)
-
-        # Those of one node that is away must leave threads for the others.
-        with ThreadPoolExecutor(min(len(calls), settings.max_connections)) as pool:
-            return list(pool.map(one, calls))
-
-    def call(
-        self,
-        call: Call[T] | Command[T],
-        deadline_secs: float | None = None,
-        lane: str | None = None,
-    ) -> T:
-        """Make one call, repeating it while it may be repeated and time is left."""
-        secs = deadline_secs
-        if secs is None:
-            secs = self._policy.settings.operation_timeout
-        until = time.monotonic() + secs
-        attempt, whole = 0, False
-        while True:
-            client = self._client(lane or call.lane)
-            try:
-                raw = client.execute_command(*self._policy.command(call, whole=whole))
-            except DRIVER_ERRORS as error:
-                pause = self._policy.verdict(
-                    error, call, attempt, until - time.monotonic(), client
-                )
-                whole = whole or classify(error) is Fault.NO_SCRIPT
-            else:
-                if self._policy.troubled:
-                    self._policy.fine(call)
-                return call.read(raw)
-            attempt += 1
-            if pause:  # a script that was not known is sent again at once
-                time.sleep(pause)
-
-    def close(self) -> None:
-        """Close the connections."""
-        with self._lock:
-            for client in self._clients.values():
-                client.close()
-            self._clients.clear()

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from redis_registry.store.calls import Call, Command
-from redis_registry.store.executor import AsyncExecutor, SyncExecutor
+from redis_registry.store.executor import AsyncExecutor
 from redis_registry.store.replies import Sweep
+from redis_registry.store.sync_executor import SyncExecutor
 from tests.chaos.failpoints import Failpoints
 from tests.chaos.notebook import Note, Notebook
 
@@ -175,14 +176,12 @@ def record_calls(book: Notebook, points: Failpoints) -> None:
     def call_sync(
         self: SyncExecutor,
         call: Any,
-        deadline_secs: float | None = None,
+        until: float | None = None,
         lane: str | None = None,
     ) -> Any:
-        secs = deadline_secs
-        if secs is None:
-            secs = self._policy.settings.operation_timeout
+        secs = until - time.monotonic() if until else 0.0
         with _Recorded(book, points, call, secs) as recorded:
-            return recorded.answered(plain_sync(self, call, deadline_secs, lane))
+            return recorded.answered(plain_sync(self, call, until, lane))
 
     AsyncExecutor.call = call
     SyncExecutor.call = call_sync

@@ -143,7 +143,8 @@ async def test_a_storm_of_cancellations_mixes_no_answers_and_leaks_nothing(
                 assert await registry.register_instance(item)
             assert len(await registry.get_all_model_instances()) == CALLS // 3 + 4
             (lanes,) = registry._executor._lanes.values()
-            free = [lane.turns._value for lane in lanes.values()]
+            turns = [one for lane in lanes.values() for one in lane._turns.values()]
+            free = [one._value for one in turns]
             assert free == [TURNS] * len(free), "all turns were given back"
     told = [e.kind for e in server.store.events() if e.subject.startswith("w")]
     assert told == [Kind.REGISTERED] * (CALLS // 3), "once, however often it was said"

@@ -177,6 +177,7 @@ def test_it_is_built_before_any_loop_and_used_from_two(server: Server) -> None:
         assert port in {item.port for item in found}
         await registry.aclose()
         registry._executor.reopen()
+        registry._sync_executor.reopen()
 
     asyncio.run(use(1))
     asyncio.run(use(2))

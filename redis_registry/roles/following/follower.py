@@ -263,6 +263,7 @@ class Follower:
             self.names,
             cause,
             seen,
+            self.tail.confirmed.get(partition, 0.0) if cause == Lost.EPOCH else 0.0,
             tail=self.tail,
             operations=self._operations,
             executor=self._executor,
@@ -289,7 +290,7 @@ class Follower:
         """The new mirror is whole: from here on it serves."""
         partition, cause = reading.partition, reading.cause
         self._readings.pop(partition, None)
-        keep_secs = self._keep_secs(partition, reading.fresh, cause)
+        keep_secs = self._keep_secs(partition, reading)
         if cause == Lost.EPOCH:
             self._miss_decisions(partition, reading.fresh)
         changed = self.mirror.take_over(
@@ -319,22 +320,25 @@ class Follower:
                 extra={"lost": lost},
             )
 
-    def _keep_secs(self, partition: int, fresh: Mirror, cause: str) -> float:
+    def _keep_secs(self, partition: int, reading: Reading) -> float:
         """How long to go on showing what has vanished without a reason (promise R4).
 
         After a restart, a failover or a flush living workers are back within two heartbeats:
-        until an epoch is one timeout old, an absence says nothing. Later a snapshot is to be
-        believed, unless nobody at all is left: that must last for two heartbeats.
+        until an epoch is one timeout old, an absence says nothing. Nor does it until the former one
+        was last heard of a timeout ago: while there were two masters, workers may have beaten at
+        the other one. Later a snapshot is to be believed, unless nobody at all is left: that must
+        last for two heartbeats.
         """
         timeout = self._operations.settings.heartbeat_timeout_secs
-        if cause == Lost.EPOCH or self.source == "disk":
+        if reading.cause == Lost.EPOCH or self.source == "disk":
             born_us = int(self.tail.places[partition].epoch.rpartition("-")[2])
             born = EPOCH + timedelta(microseconds=born_us)
-            young_secs = timeout - (self.now(partition) - born).total_seconds()
+            age_secs = (self.now(partition) - born).total_seconds()
+            young_secs = timeout - min(age_secs, time.monotonic() - reading.heard)
             if young_secs > 0:
                 return young_secs
         was = any(item.healthy for item in self.mirror.held(partition))
-        return timeout * 2 / 3 if was and not fresh.models else 0.0
+        return timeout * 2 / 3 if was and not reading.fresh.models else 0.0
 
     def _keep(self, partition: int, secs: float) -> None:
         timer = self._letting_go.pop(partition, None)

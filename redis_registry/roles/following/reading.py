@@ -31,6 +31,7 @@ class Reading:
         names: Which names to read of it; ``None``: all models.
         cause: Why.
         seen: How far it was known before changes went missing.
+        heard: When it was last known to be up to date before that (``time.monotonic``); 0: never.
         tail: Who tells of changes meanwhile.
         operations: How to read.
         executor: How to run that.
@@ -48,6 +49,7 @@ class Reading:
         names: frozenset[str] | None,
         cause: str,
         seen: Place,
+        heard: float,
         *,
         tail: Tail,
         operations: Operations,
@@ -57,6 +59,7 @@ class Reading:
         self.partition = partition
         self.cause = cause
         self.seen = seen
+        self.heard = heard
         self.fresh = Mirror(names, touched={})
         self.gone: set[str] = set()
         self.error: RegistryError | None = None

@@ -9,8 +9,8 @@ from redis_registry.errors import ConfigurationError
 from redis_registry.model import Beat, Load, ModelInstance, Readiness
 from redis_registry.remote import Controllers, RemoteSettings
 from redis_registry.settings import RegistrySettings
-from redis_registry.store.executor import SyncExecutor
 from redis_registry.store.operations import UNKNOWN, Operation, Operations
+from redis_registry.store.sync_executor import SyncExecutor
 from redis_registry.wire.keys import partition_of
 
 __all__ = ["Channel", "RedisChannel", "Said", "open_channel"]

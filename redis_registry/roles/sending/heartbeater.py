@@ -89,16 +89,19 @@ class Heartbeater:
         if life.news(time.monotonic()):
             self.wake()
 
-    def stop(self) -> None:
-        """Stop speaking for all, without goodbye, and wait for the thread."""
+    def stop(self) -> threading.Thread | None:
+        """Stop speaking for all, without goodbye.
+
+        Returns:
+            The thread, which ends after its step; ``None``: there is none.
+        """
         with self._changed:
             lives, self._lives = self._lives, []
             thread = self._thread
         for life in lives:
             self._finish(life, RegistryClosed("the registry was closed"))
         self.wake()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        return thread
 
     def _run(self) -> None:
         while True:

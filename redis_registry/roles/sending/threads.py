@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from redis_registry.model import ModelInstance
 from redis_registry.roles.sending.channel import Channel
 from redis_registry.roles.sending.heartbeater import Heartbeater
@@ -39,6 +41,7 @@ class Threads:
             thread.wake()
 
     def stop(self) -> None:
-        """Stop them, without goodbye."""
-        for thread in list(self._made.values()):
-            thread.stop()
+        """Stop them, without goodbye; all at once, for each may be waiting for a node of its own."""
+        for thread in [made.stop() for made in list(self._made.values())]:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()

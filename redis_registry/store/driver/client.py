@@ -19,7 +19,7 @@ import redis.sentinel
 from redis.asyncio.connection import parse_url as parse_async_url
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.connection import parse_url  # pyright: ignore[reportUnknownVariableType]  untyped
+from redis.connection import Connection, parse_url  # pyright: ignore[reportUnknownVariableType]  untyped
 from redis.exceptions import MaxConnectionsError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
@@ -27,6 +27,7 @@ from redis.retry import Retry
 from redis_registry.errors import ConfigurationError
 from redis_registry.settings import RegistrySettings
 from redis_registry.store.driver.cluster import AsyncCluster, SyncCluster
+from redis_registry.store.driver.patience import TimedPool, at_most, timed
 from redis_registry.store.driver.sentinels import AsyncSentinels, SyncSentinels
 from redis_registry.topology import Host, Topology
 
@@ -126,6 +127,10 @@ def _of_master(url: dict[str, Any]) -> dict[str, Any]:
     return {**left, "ssl": left.pop("connection_class", None) is not None}
 
 
+_MANAGED = redis.sentinel.SentinelManagedConnection
+_MANAGED_TLS = redis.sentinel.SentinelManagedSSLConnection
+
+
 class _AsyncMaster(redis.asyncio.sentinel.SentinelConnectionPool):
     """Connections to the master that the Sentinels name."""
 
@@ -179,7 +184,8 @@ def _speaking(pool: Any, settings: RegistrySettings) -> AsyncClient:
         )
     except ModuleNotFoundError:
         return cast("AsyncClient", redis.asyncio.Redis.from_pool(pool))
-    return PipelinedClient(pool, patience_secs=settings.socket_timeout_secs / 2)
+    patience = min(settings.socket_timeout_secs, settings.operation_timeout) / 2
+    return PipelinedClient(pool, patience_secs=patience)
 
 
 class _SyncMaster:
@@ -200,8 +206,9 @@ class _SyncMaster:
 
     def execute_command(self, *args: Any) -> Any:
         """Send one command and return its reply."""
-        if not self._turns.acquire(timeout=self._secs):
-            msg = f"none came free within {self._secs:g} s"
+        secs = at_most(self._secs)
+        if not self._turns.acquire(timeout=secs):
+            msg = f"none came free within {secs:g} s"
             raise MaxConnectionsError(msg)
         try:
             return self._client.execute_command(*args)
@@ -230,6 +237,8 @@ def sync_client(settings: RegistrySettings) -> SyncClient:
             sentinel_kwargs=_for_sentinels(topology, url) | {"retry": retry},
         )
         made = _options(settings, _of_master(url)) | options
+        tls = made.pop("ssl")
+        made["connection_class"] = timed(_MANAGED_TLS if tls else _MANAGED)
         pool = redis.sentinel.SentinelConnectionPool(topology.service, sentinel, **made)
         return _SyncMaster(pool, sentinel, settings)
 
@@ -239,8 +248,8 @@ def sync_client(settings: RegistrySettings) -> SyncClient:
     def one(said: dict[str, Any]) -> SyncClient:
         made = _options(settings, said) | options
         made["timeout"] = settings.socket_timeout_secs
-        pool = cast("Any", redis.BlockingConnectionPool)(**made)  # a float will do
-        return cast("SyncClient", redis.Redis.from_pool(pool))
+        made["connection_class"] = timed(said.get("connection_class", Connection))
+        return cast("SyncClient", redis.Redis.from_pool(TimedPool(**made)))
 
     if topology.kind == "cluster":
         return SyncCluster(topology.hosts, node)
@@ -305,14 +314,14 @@ def sync_twin(client: AsyncClient) -> SyncClient:
 
 
 def _twin(options: dict[str, Any]) -> SyncClient:
-    return cast(
-        "SyncClient",
-        redis.Redis(
-            **options,
-            protocol=2,
-            socket_timeout=2.0,
-            socket_connect_timeout=CONNECT_SECS,
-            retry=Retry(NoBackoff(), 0),
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        ),
+    made = redis.Redis(
+        **options,
+        protocol=2,
+        socket_timeout=2.0,
+        socket_connect_timeout=CONNECT_SECS,
+        retry=Retry(NoBackoff(), 0),
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
+    pool: Any = made.connection_pool
+    pool.connection_class = timed(pool.connection_class)
+    return cast("SyncClient", made)

@@ -237,8 +237,7 @@ class AsyncCluster:
         if self._reading is not None and not self._reading.done():
             self._reading.cancel()
             await asyncio.wait([self._reading])
-        for client in self._nodes.empty():
-            await client.aclose()
+        await _close(self._nodes.empty())
 
 
 async def _close(clients: Iterable[Any]) -> None:

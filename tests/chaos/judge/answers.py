@@ -81,7 +81,7 @@ def calls_end_at_their_deadline(history: History) -> Iterator[str]:
         begun, ended = note["begun"], note["at"]
         stood = length_within(person.off(), begun, ended)
         # A deadline of 0 means: one attempt, which may wait for one answer.
-        most = max(note["deadline_secs"], history.settings["socket_timeout_secs"])
+        most = note["deadline_secs"] or history.settings["socket_timeout_secs"]
         if ended - begun > most + SLACK_SECS + stood:
             yield (
                 f"{note['script']} of {person.name} took {ended - begun:.2f} s, its deadline was "

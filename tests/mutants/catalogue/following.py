@@ -127,6 +127,16 @@ MUTANTS = [
     ),
     mutant(
         "R4",
+        "who beat at the former master until now is missed at the new one",
+        "following/test_view.py::test_who_beat_at_the_former_master_until_now_is_not_missed_at_the_new_one",
+        (
+            "redis_registry/roles/following/follower.py",
+            "min(age_secs, time.monotonic() - reading.heard)",
+            "age_secs",
+        ),
+    ),
+    mutant(
+        "R4",
         "removed before a restart, kept after it",
         "following/test_view.py::test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart",
         (

@@ -61,7 +61,7 @@ MUTANTS = [
         (
             "redis_registry/roles/holder.py",
             "self._each(used, self._renew)",
-            "for home in self._by_home():",
+            "self._each(self._by_home(), self._renew)",
         ),
     ),
     mutant(

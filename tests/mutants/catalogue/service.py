@@ -22,6 +22,66 @@ MUTANTS = [
         ),
     ),
     mutant(
+        "S1",
+        "history is asked for behind the wait for news",
+        "unit/test_deadlines.py::test_history_is_read_beside_the_wait_for_news",
+        (
+            EXECUTOR,
+            'self._lane("wait" if command.wait_secs else command.lane)',
+            'self._lane("wait")',
+        ),
+    ),
+    mutant(
+        "S1",
+        "each step of a thread's call has all of its time",
+        "unit/test_deadlines.py::test_threads_keep_to_the_deadline_beside_a_server_that_stands_still",
+        (
+            "redis_registry/store/driver/patience.py",
+            "if _call.until is None:",
+            "if True:",
+        ),
+    ),
+    mutant(
+        "S1",
+        "a thread gives each partition the whole deadline",
+        "unit/test_deadlines.py::test_threads_have_one_deadline_for_all_partitions",
+        (
+            "redis_registry/store/sync_executor.py",
+            "replies = [self.call(call, until, lane) for call in calls]",
+            "replies = [\n                        self.call(call, time.monotonic() + secs, lane) for call in calls\n                    ]",
+        ),
+    ),
+    mutant(
+        "S3",
+        "a heartbeat under way ends as if its caller had cancelled it",
+        "unit/test_deadlines.py::test_a_heartbeat_under_way_is_told_that_the_registry_was_closed",
+        (
+            "redis_registry/core/coalescer.py",
+            "        future.set_exception(error)",
+            "        future.cancel()",
+        ),
+    ),
+    mutant(
+        "S3",
+        "watches on other loops are forgotten when the registry is closed",
+        "unit/test_deadlines.py::test_a_watch_on_another_loop_ends_with_the_registry",
+        (
+            "redis_registry/registry/base.py",
+            "_elsewhere(loop, self._leave(self._hubs.pop(loop, None)))",
+            "pass",
+        ),
+    ),
+    mutant(
+        "S3",
+        "the end waits for each partition in turn",
+        "unit/test_deadlines.py::test_all_reservations_are_given_up_in_the_time_of_one",
+        (
+            "redis_registry/roles/holder.py",
+            "deadline_secs=max(until - time.monotonic(), LAST_SECS)",
+            "deadline_secs=CLOSE_SECS",
+        ),
+    ),
+    mutant(
         "S2",
         "of many servers the one that does not answer is not named",
         "topologies/test_messages.py::test_a_node_that_announces_what_nobody_reaches_is_named",

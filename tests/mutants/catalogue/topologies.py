@@ -113,6 +113,26 @@ MUTANTS = [
     ),
     mutant(
         "S5",
+        "the wait for news takes turns",
+        "topologies/test_turns.py::test_many_partitions_do_not_starve_each_others_wait_for_news",
+        (
+            "redis_registry/store/executor.py",
+            "sys.maxsize if waits else settings.max_connections",
+            "settings.max_connections",
+        ),
+    ),
+    mutant(
+        "S5",
+        "all nodes share their turns",
+        "topologies/test_turns.py::test_those_who_wait_for_a_dead_node_leave_the_turns_of_the_living",
+        (
+            "redis_registry/store/executor.py",
+            'server_of(self.client, call.keys[0]) if self._spread else ""',
+            '""',
+        ),
+    ),
+    mutant(
+        "S5",
         "who waits for a dead node keeps the turns of the living",
         "topologies/test_clusters.py::test_many_partitions_on_a_node_that_is_away_cost_the_others_neither_beats_nor_time",
         (
