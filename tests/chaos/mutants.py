@@ -191,7 +191,7 @@ CHAOS_MUTANTS = (
         ),
         (
             FOLLOWER,
-            "return timeout * 2 / 3 if was and not fresh.models else 0.0",
+            "return timeout * 2 / 3 if was and not reading.fresh.models else 0.0",
             "return 0.0",
         ),
     ),

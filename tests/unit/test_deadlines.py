@@ -123,9 +123,9 @@ def test_threads_keep_to_the_deadline_beside_a_server_that_stands_still(
     ):
         warm.register_instance(instance())
         with paused(own_server):
-            ends_within(0.6, warm.get_all_model_instances)
-            ends_within(0.6, warm.get_all_model_instances)
-            ends_within(0.6, cold.get_all_model_instances)
+            ends_within(1.0, warm.get_all_model_instances)
+            ends_within(1.0, warm.get_all_model_instances)
+            ends_within(1.0, cold.get_all_model_instances)
         assert len(warm.get_all_model_instances()) == 1
 
 
@@ -138,7 +138,7 @@ def test_threads_wait_no_longer_than_that_for_a_free_connection(
         with paused(own_server):
             calls = [
                 threading.Thread(
-                    target=ends_within, args=(0.6, registry.get_all_model_instances)
+                    target=ends_within, args=(1.0, registry.get_all_model_instances)
                 )
                 for _ in range(4)
             ]
@@ -147,7 +147,7 @@ def test_threads_wait_no_longer_than_that_for_a_free_connection(
                 one.start()
             for one in calls:
                 one.join()
-            assert time.monotonic() - start < 0.8
+            assert time.monotonic() - start < 1.5
 
 
 def test_threads_have_one_deadline_for_all_partitions(own_server: Place) -> None:
@@ -159,7 +159,7 @@ def test_threads_have_one_deadline_for_all_partitions(own_server: Place) -> None
     ):
         registry.register_instance(instance())
         proxy.delay_secs = 0.1
-        ends_within(0.8, registry.status)
+        ends_within(1.2, registry.status)
 
 
 def test_a_closed_sync_registry_says_so_until_it_is_entered_again(

@@ -348,6 +348,7 @@ class Follower:
         self._letting_go[partition] = loop.call_later(secs, self._let_go, partition)
 
     def _let_go(self, partition: int) -> None:
+        del self._letting_go[partition]
         gone = self.mirror.let_go(partition)
         if gone:
             _log.warning(
