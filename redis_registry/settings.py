@@ -190,8 +190,8 @@ class RegistrySettings(Settings):
         operation_timeout_secs: Deadline of one call, retries included; ``None``: 5 s, and 15 s
             behind Sentinel or on a Cluster, where a failover takes its time.
         socket_timeout_secs: Longest wait for one answer of Redis.
-        max_connections: Calls of one kind (heartbeats, all others) under way at once; each has a
-            connection of its own without hiredis, and on the sync face.
+        max_connections: Calls of one kind (heartbeats, all others) under way at once, at each
+            server; each has a connection of its own without hiredis, and on the sync face.
         advised_interval_secs: Ask workers that speak HTTP to beat this seldom; each follows as far
             as its timeout allows. ``None``: as they like.
         reverse_check_secs: Connect to an instance that speaks HTTP before it may be ready, for at

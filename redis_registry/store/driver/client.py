@@ -127,6 +127,9 @@ def _of_master(url: dict[str, Any]) -> dict[str, Any]:
     return {**left, "ssl": left.pop("connection_class", None) is not None}
 
 
+UNLIMITED = 2**31
+"""redis-py's own default; whoever calls takes turns."""
+
 _MANAGED = redis.sentinel.SentinelManagedConnection
 _MANAGED_TLS = redis.sentinel.SentinelManagedSSLConnection
 
@@ -158,6 +161,8 @@ def async_client(settings: RegistrySettings, *, waits: bool = False) -> AsyncCli
     url = _parsed(topology.url, sync=False)
     retry = AsyncRetry(NoBackoff(), 0)
     options: dict[str, Any] = {"retry": retry, "socket_timeout": None}
+    # A call that a Cluster sends on to another node has its turn at the first one.
+    options["max_connections"] = UNLIMITED
     if topology.kind == "sentinel":
         sentinel = AsyncSentinels(
             topology.hosts,
