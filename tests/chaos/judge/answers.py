@@ -57,7 +57,9 @@ def what_was_acknowledged_is_written(history: History) -> Iterator[str]:
         found = [entry for entry in found if entry.after <= note["at"]]
         if any(e.event.subject == note["identity"] for e in found):
             continue
-        if not found and _may_be_lost(history, chain, note):
+        # With two primaries the other one may have used the same revision.
+        elsewhere = "epoch" not in note and history.split(note["begun"], note["at"])
+        if (elsewhere or not found) and _may_be_lost(history, chain, note):
             continue
         yield (
             f"{person.name} was told revision {rev} for its {note['script']} of "

@@ -64,10 +64,25 @@ def _outages(
     return [(b, e) for b, e in history.away[partition] if e >= begun and b <= ended]
 
 
+def _beats_in_vain(history: History, life: Life, begun: float, ended: float) -> bool:
+    """Whether what a process said for its lives was lost on the way, again and again."""
+    failed = [
+        note
+        for person, note in history.notes("call")
+        if person is life.person
+        and note["script"] in {"report", "heartbeat"}
+        and note.get("error") == "RegistryUnavailable"
+        and note["begun"] >= begun
+        and note["at"] <= ended
+    ]
+    return len(failed) > 1
+
+
 def nobody_who_could_beat_is_flipped(history: History) -> Iterator[str]:
     """L4: a worker that ran all the time is not flipped, whatever Redis went through.
 
     But for one outage after the other within its timeouts: that would delay real deaths for ever.
+    The network of a worker may have one too, when Redis is back: its beats are not answered.
     """
     timeout = history.timeout
     for entry, instance in _flips(history):
@@ -82,7 +97,8 @@ def nobody_who_could_beat_is_flipped(history: History) -> Iterator[str]:
         outages = _outages(
             history, entry.partition, entry.after - 3 * timeout, entry.at
         )
-        if len(outages) > 1:
+        back = max((ended for _, ended in outages), default=entry.after - 3 * timeout)
+        if len(outages) + _beats_in_vain(history, life, back, entry.after) > 1:
             continue
         yield (
             f"{identity} was flipped at {entry.at:.3f} (revision {entry.rev}), and "
