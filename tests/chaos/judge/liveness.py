@@ -86,18 +86,17 @@ def nobody_who_could_beat_is_flipped(history: History) -> Iterator[str]:
     """
     timeout = history.timeout
     for entry, instance in _flips(history):
-        identity = entry.event.subject
-        if history.split(entry.after - 2 * timeout, entry.at):
+        identity, away = entry.event.subject, history.away[entry.partition]
+        recent = entry.after - 2 * timeout
+        # While Redis served nobody, time stood still: who was silent before may have been dead.
+        recent -= length_within(away, recent, entry.after)
+        if history.split(recent, entry.at):
             continue
         life = history.life_of(identity, instance.incarnation, entry.after)
-        if life is None or not life.could_beat(
-            entry.after - 2 * timeout, entry.at, timeout
-        ):
+        if life is None or not life.could_beat(recent, entry.at, timeout):
             continue
-        outages = _outages(
-            history, entry.partition, entry.after - 3 * timeout, entry.at
-        )
-        back = max((ended for _, ended in outages), default=entry.after - 3 * timeout)
+        outages = _outages(history, entry.partition, recent - timeout, entry.at)
+        back = max((ended for _, ended in outages), default=recent - timeout)
         if len(outages) + _beats_in_vain(history, life, back, entry.after) > 1:
             continue
         yield (
