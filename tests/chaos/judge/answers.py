@@ -53,8 +53,8 @@ def what_was_acknowledged_is_written(history: History) -> Iterator[str]:
             continue
         epochs = [note["epoch"]] if "epoch" in note else chain.order
         found = [entry for epoch in epochs if (entry := chain.find(epoch, rev))]
-        # Of an epoch that came later it can't have been told.
-        found = [entry for entry in found if entry.after <= note["at"]]
+        if "epoch" not in note:  # of one that came later it can't have been told
+            found = [entry for entry in found if entry.after <= note["at"]]
         if any(e.event.subject == note["identity"] for e in found):
             continue
         # With two primaries the other one may have used the same revision.
