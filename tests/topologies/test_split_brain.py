@@ -90,16 +90,19 @@ def split(
 
 
 def settled(sides: list[Program]) -> list[dict[str, Any]]:
-    """Wait until both sides see all workers, and the same epoch; their last reports."""
+    """Wait until both sides see all workers, and the same new epoch; their last reports."""
     for side in sides:
         side.ask("stop")
     reports: list[dict[str, Any]] = []
 
     def one_truth() -> bool:
         reports[:] = [side.ask("report") for side in sides]
-        lasts = {report["events"][-1][1] for report in reports}
+        firsts, lasts = (
+            {report["events"][at][1] for report in reports} for at in (0, -1)
+        )
         seen = all(set(report["working"]) >= WORKERS for report in reports)
-        return seen and len(lasts) == 1 and not any(r["stale"] for r in reports)
+        anew = len(lasts) == 1 and lasts.isdisjoint(firsts)
+        return seen and anew and not any(r["stale"] for r in reports)
 
     await_that(one_truth, "both sides see the same", within_secs=40)
     return reports
