@@ -17,7 +17,7 @@ from redis_registry.model import ModelInstance
 from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry
 from redis_registry.store.replies import Orders, Page
-from redis_registry.wire.codec import (
+from redis_registry.wire.raw_rows import (
     held_out_until,
     merged_row,
     row_at_rest,
@@ -108,16 +108,14 @@ class Mirror:
         for model in list(self.models.values()):
             if model.partition == partition:
                 for row in model.rows.values():
-                    if row.kept:
-                        continue
-                    if (instance := row.marked(silent=False).instance) is not None:
+                    if not row.kept and (instance := row.held) is not None:
                         yield instance
 
     def rows(self) -> dict[int, list[bytes]]:
         """All rows of each partition, as they came."""
         found: dict[int, list[bytes]] = {}
         for model in list(self.models.values()):
-            rows = [row.raw for row in list(model.rows.values()) if row.raw]
+            rows = [row.raw for row in list(model.rows.values()) if row.readable]
             found.setdefault(model.partition, []).extend(rows)
         return found
 
@@ -140,6 +138,7 @@ class Mirror:
         )
 
     def _put(self, partition: int, identity: str, row: Row) -> None:
+        until_us = held_out_until(row.raw)  # first, for it raises where that is no row
         name = model_of(identity)
         model = self.models.get(name)
         if model is None:
@@ -149,7 +148,6 @@ class Mirror:
         model.version += 1
         self._index(model, before.names if before else (), row.names)
         self.awaiting.discard(identity)
-        until_us = held_out_until(row.raw)
         if until_us:
             self.held_out[identity] = until_us
         else:
@@ -282,7 +280,8 @@ class Mirror:
         Args:
             partition: Which one.
             fresh: What is there now.
-            keep: Go on showing what was alive and is not there any more, as protected.
+            keep: Go on showing what was alive and is not there any more, as protected; and a
+                readiness that is not known there any more of lives that are.
             gone: Identities that are known to have been removed.
 
         Returns:
@@ -294,8 +293,10 @@ class Mirror:
         if keep:
             for name in changed:
                 for identity, row in self.models[name].rows.items():
-                    lost = fresh.row(identity) is None and identity not in gone
-                    if lost and row.healthy:
+                    found = fresh.row(identity)
+                    if found is not None:
+                        fresh._put(partition, identity, found.remembering(row))
+                    elif row.healthy and identity not in gone:
                         fresh._put(partition, identity, row.marked(kept=True))
         # Each in one step, for other threads read.
         self.models = {
@@ -317,17 +318,18 @@ class Mirror:
         return changed | set(fresh.models)
 
     def let_go(self, partition: int) -> set[str]:
-        """Drop what was kept of a partition and did not come back; the models changed."""
-        gone = [
-            identity
-            for model in list(self.models.values())
-            if model.partition == partition
-            for identity, row in model.rows.items()
-            if row.kept
-        ]
-        for identity in gone:
-            self._drop(identity)
-        return {model_of(identity) for identity in gone}
+        """Drop what was kept of a partition and was not said again; the models changed."""
+        changed: set[str] = set()
+        for model in list(self.models.values()):
+            for identity, row in list(model.rows.items()):
+                if model.partition != partition or not (row.kept or row.heard):
+                    continue
+                changed.add(model.name)
+                if row.kept:
+                    self._drop(identity)
+                else:
+                    self._put(partition, identity, row.forgetting())
+        return changed
 
     def report(self, model_name: str, loads: Mapping[str, bytes]) -> None:
         """What the instances of a model report by now; those not named have said nothing new.

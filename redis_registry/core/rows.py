@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 from urllib.parse import unquote
 
 from redis_registry.core.events import Event, decode_event
@@ -15,10 +16,13 @@ from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry
 from redis_registry.wire.codec import UNREADABLE, decode_row, served_by
 from redis_registry.wire.in_force import Overrides
+from redis_registry.wire.raw_rows import said_later, with_readiness
 
 __all__ = ["Change", "ModelRows", "Row", "Snapshot", "model_of"]
 
 _log = logging.getLogger(__name__)
+
+_LIGHT = ("silent", "kept", "served", "heard", "names")
 
 
 class Row:
@@ -29,10 +33,20 @@ class Row:
         silent: Its deadline has passed, and nobody has flipped it.
         kept: Redis has lost it without saying why; it may be gone, or about to come back.
         served: The time for which it was held out is over.
+        heard: An earlier row of this life, when Redis has lost what that says of its readiness.
         names: The further names that it serves, where they are known.
     """
 
-    __slots__ = ("_instance", "kept", "names", "raw", "served", "silent")
+    __slots__ = (
+        "_instance",
+        "heard",
+        "kept",
+        "names",
+        "raw",
+        "readable",
+        "served",
+        "silent",
+    )
 
     def __init__(
         self,
@@ -41,6 +55,7 @@ class Row:
         silent: bool = False,
         kept: bool = False,
         served: bool = False,
+        heard: bytes = b"",
         names: tuple[str, ...] | None = None,
     ) -> None:
         self.raw = raw
@@ -48,6 +63,8 @@ class Row:
         self.silent = silent
         self.kept = kept
         self.served = served
+        self.heard = heard
+        self.readable = True
         self._instance: ModelInstance | None = None
 
     @property
@@ -74,31 +91,46 @@ class Row:
         served = self.served if served is None else served
         if (silent, kept, served) == (self.silent, self.kept, self.served):
             return self
-        return Row(self.raw, silent=silent, kept=kept, served=served, names=self.names)
+        return self._but(self.raw, silent=silent, kept=kept, served=served)
 
     def told(self, raw: bytes) -> Row:
         """Another row of the same instance that says no more of its life than this one."""
-        return Row(
-            raw,
-            silent=self.silent,
-            kept=self.kept,
-            served=self.served,
-            names=self.names,
-        )
+        return self._but(raw)
+
+    def remembering(self, before: Row) -> Row:
+        """The same row, with the readiness that its life was heard to say later, if any was."""
+        heard = before.heard or before.raw
+        return self._but(self.raw, heard=heard) if said_later(heard, self.raw) else self
+
+    def forgetting(self) -> Row:
+        """The same row with no more of its readiness than Redis knows."""
+        return self._but(self.raw, heard=b"") if self.heard else self
+
+    def _but(self, raw: bytes, **light: Any) -> Row:
+        same = {name: getattr(self, name) for name in _LIGHT}
+        row = Row(raw, **(same | light))
+        row.readable = self.readable or raw != self.raw
+        return row
+
+    @property
+    def held(self) -> ModelInstance | None:
+        """The instance as Redis says it is; nobody is dead whom no event has called dead."""
+        return self.forgetting().marked(silent=False).instance
 
     @property
     def instance(self) -> ModelInstance | None:
         """The instance; ``None`` when the row can't be read, which is logged once."""
-        if self._instance is None and self.raw:
+        if self._instance is None and self.readable:
             try:
-                self._instance = self._judged(decode_row(self.raw))
+                raw = with_readiness(self.raw, self.heard) if self.heard else self.raw
+                self._instance = self._judged(decode_row(raw))
             except (*UNREADABLE, FormatMismatch):
                 _log.warning(
                     "record unreadable, left out of the view",
                     extra={"row": self.raw[:120].decode(errors="backslashreplace")},
                     exc_info=True,
                 )
-                self.raw = b""
+                self.readable = False
         return self._instance
 
     def _judged(self, instance: ModelInstance) -> ModelInstance:
@@ -192,7 +224,7 @@ class Change:
             b"%d-0" % entry.revision,
             {entry.head: self.new.raw if self.new else entry.about},
             partition=entry.partition,
-            before=old.marked(silent=False).instance if old else None,
+            before=old.held if old else None,
         )
 
 

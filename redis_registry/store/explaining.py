@@ -13,7 +13,6 @@ from redis_registry.store.readers import SERVED
 from redis_registry.store.replies import Page, Status, read_status
 from redis_registry.store.reserving import Reserving
 from redis_registry.wire.aliases import Alias
-from redis_registry.wire.codec import held_out_until
 from redis_registry.wire.keys import (
     address_of,
     escape,
@@ -21,6 +20,7 @@ from redis_registry.wire.keys import (
     identity_text,
     partition_of,
 )
+from redis_registry.wire.raw_rows import held_out_until
 
 __all__ = ["MOST_TRANSITIONS", "Explaining", "Found", "Marks", "row_of"]
 

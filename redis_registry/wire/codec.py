@@ -26,6 +26,7 @@ from redis_registry.model import (
     Readiness,
 )
 from redis_registry.wire.keys import identity_of, identity_text
+from redis_registry.wire.raw_rows import BEFORE_SPEC, HEALTH, OUT, SINCE
 
 __all__ = [
     "FORMAT",
@@ -37,13 +38,9 @@ __all__ = [
     "decode_spec",
     "encode_load",
     "encode_spec",
-    "held_out_until",
     "marked",
     "member_of",
-    "merged_row",
-    "row_at_rest",
     "served_by",
-    "with_load",
 ]
 
 FORMAT = 1
@@ -96,7 +93,7 @@ _CAUSES: dict[bytes, tuple[Literal["failures", "flapping"], bool]] = {
     b"h": ("failures", True),
     b"f": ("flapping", False),
 }
-_BEFORE_SPEC = 12  # separators before the spec; see store/lua/lib/record.lua
+
 
 _SHARED_BYTES = 256
 _MOST_SPECS = 4096
@@ -198,7 +195,7 @@ def decode_row(raw: bytes) -> ModelInstance:
         load,
         out,
         spec,
-    ) = raw.split(b"|", _BEFORE_SPEC)
+    ) = raw.split(b"|", BEFORE_SPEC)
     model_name, host, port = identity_of(identity.decode())
     timeout_ms, _, incarnation = tail.partition(b":")
     timeout_secs = int(timeout_ms) / 1000
@@ -242,9 +239,6 @@ def decode_row(raw: bytes) -> ModelInstance:
     return _validate(fields, strict=True)
 
 
-_STATE, _HEALTH, _SINCE, _WHY, _LOAD, _OUT = 3, 4, 5, 9, 10, 11
-"""Places in a row."""
-
 _EJECTED_PARTS = 4  # cause:until:times in a row:claim
 
 
@@ -266,27 +260,15 @@ class Marked(NamedTuple):
 
 def marked(raw: bytes) -> Marked:
     """Read from a row what only an explanation needs."""
-    parts = raw.split(b"|", _BEFORE_SPEC)
-    out = parts[_OUT].decode().split(":")
+    parts = raw.split(b"|", BEFORE_SPEC)
+    out = parts[OUT].decode().split(":")
     ejected = len(out) == _EJECTED_PARTS
     return Marked(
-        health=parts[_HEALTH].decode(),
-        since=_from_timestamp(int(parts[_SINCE]) / 1_000_000, UTC),
+        health=parts[HEALTH].decode(),
+        since=_from_timestamp(int(parts[SINCE]) / 1_000_000, UTC),
         ejections=int(out[2]) if ejected else 0,
         probing=ejected and out[3] != "",
     )
-
-
-def row_at_rest(raw: bytes) -> bytes:
-    """A row that was judged by the clock, as its record has it: healthy until it is flipped."""
-    parts = raw.split(b"|", _BEFORE_SPEC)
-    half_open = parts[_OUT].startswith(b"h")
-    if parts[_STATE] == parts[_HEALTH] and not half_open:
-        return raw
-    parts[_STATE] = parts[_HEALTH]
-    if half_open:
-        parts[_OUT] = b"e" + parts[_OUT][1:]
-    return b"|".join(parts)
 
 
 def served_by(raw: bytes) -> tuple[str, ...]:
@@ -294,40 +276,9 @@ def served_by(raw: bytes) -> tuple[str, ...]:
     if _SERVES not in raw:
         return ()
     try:
-        return tuple(decode_spec(raw.split(b"|", _BEFORE_SPEC)[-1]).get("serves", ()))
+        return tuple(decode_spec(raw.split(b"|", BEFORE_SPEC)[-1]).get("serves", ()))
     except (*UNREADABLE, FormatMismatch):
         return ()
-
-
-def held_out_until(raw: bytes) -> int:
-    """Until when a row's instance is held out, in µs; 0: it is not."""
-    out = raw.split(b"|", _BEFORE_SPEC)[_OUT]
-    return int(out.split(b":", 2)[1]) if out else 0
-
-
-def with_load(raw: bytes, load: bytes) -> bytes:
-    """A row with another load; the same object when that is no news."""
-    parts = raw.split(b"|", _BEFORE_SPEC)
-    if parts[_LOAD] == load:
-        return raw
-    parts[_LOAD] = load
-    return b"|".join(parts)
-
-
-def merged_row(known: bytes, told: bytes, *, whole: bool) -> bytes:
-    """An event's row with what events leave out, from the row known before it.
-
-    Args:
-        known: The row before.
-        told: The event's: never with a load.
-        whole: Everything else is in it; a flip leaves out why it was (not) ready.
-    """
-    old, new = known.split(b"|", _BEFORE_SPEC), told.split(b"|", _BEFORE_SPEC)
-    if old[2] == new[2]:  # the same life
-        new[_LOAD] = old[_LOAD]
-        if not whole:
-            new[_WHY], new[_OUT] = old[_WHY], old[_OUT]
-    return b"|".join(new)
 
 
 UNREADABLE = (

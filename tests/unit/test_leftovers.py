@@ -12,7 +12,7 @@ from redis_registry.roles import reserving
 from redis_registry.selection import policy
 from redis_registry.store import writers
 from redis_registry.store.replies import Page
-from redis_registry.wire.codec import held_out_until
+from redis_registry.wire.raw_rows import held_out_until
 from tests.conftest import Bench
 from tests.helpers import instance, until
 from tests.selection.fleets import instance as able

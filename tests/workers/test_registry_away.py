@@ -53,10 +53,11 @@ async def test_after_the_registry_was_away_everything_is_back(
 
         async def back() -> bool:
             found = await registry.get_all_instances("glm@llm")
-            return bool(found) and bool(found[0].load) and found[0].ready
+            return [(one.ready, one.load is not None, one.state) for one in found] == [
+                (True, True, Health.HEALTHY)
+            ]
 
-        await until(back, "ready and loaded again", within_secs=2)
-        assert (await only(registry)).state is Health.HEALTHY
+        await until(back, "healthy, ready and loaded again", within_secs=2)
         announced.report(in_flight=0)
     assert "heartbeat failed, trying again" in caplog.text
 

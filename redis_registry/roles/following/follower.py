@@ -330,13 +330,16 @@ class Follower:
         last for two heartbeats.
         """
         timeout = self._operations.settings.heartbeat_timeout_secs
+        kept, young_secs = self._letting_go.get(partition), 0.0
         if reading.cause == Lost.EPOCH or self.source == "disk":
             born_us = int(self.tail.places[partition].epoch.rpartition("-")[2])
             born = EPOCH + timedelta(microseconds=born_us)
             age_secs = (self.now(partition) - born).total_seconds()
             young_secs = timeout - min(age_secs, time.monotonic() - reading.heard)
-            if young_secs > 0:
-                return young_secs
+        elif kept is not None:
+            young_secs = kept.when() - asyncio.get_running_loop().time()
+        if young_secs > 0:
+            return young_secs
         was = any(item.healthy for item in self.mirror.held(partition))
         return timeout * 2 / 3 if was and not reading.fresh.models else 0.0
 

@@ -37,8 +37,8 @@ MUTANTS = [
         "following/test_watch.py::test_a_snapshot_is_what_the_events_before_it_make",
         (
             "redis_registry/core/mirror.py",
-            "row.marked(silent=False).instance) is not None",
-            "row.instance) is not None",
+            "(instance := row.held) is not None",
+            "(instance := row.instance) is not None",
         ),
     ),
     mutant(
@@ -133,6 +133,46 @@ MUTANTS = [
             "redis_registry/roles/following/follower.py",
             "min(age_secs, time.monotonic() - reading.heard)",
             "age_secs",
+        ),
+    ),
+    mutant(
+        "R4",
+        "a readiness that a crash lost is not believed any more",
+        "following/test_view.py::test_a_readiness_that_redis_lost_is_believed_for_a_timeout",
+        (
+            "redis_registry/core/mirror.py",
+            "found.remembering(row)",
+            "found",
+        ),
+    ),
+    mutant(
+        "R4",
+        "a readiness that a crash lost is believed for good",
+        "following/test_view.py::test_a_readiness_that_redis_lost_is_believed_for_a_timeout",
+        (
+            "redis_registry/core/mirror.py",
+            "not (row.kept or row.heard)",
+            "not row.kept",
+        ),
+    ),
+    mutant(
+        "R4",
+        "a gap soon after a restart ends what was kept",
+        "following/test_view.py::test_a_gap_soon_after_a_flush_does_not_empty_it",
+        (
+            "redis_registry/roles/following/follower.py",
+            "elif kept is not None:",
+            "elif False:",
+        ),
+    ),
+    mutant(
+        "R4",
+        "a record that can't be read is in the way of the others",
+        "following/test_view.py::test_a_record_that_cannot_be_read_is_left_out_and_in_nobodys_way",
+        (
+            "redis_registry/core/rows.py",
+            "                self.readable = False",
+            '                self.raw = b""',
         ),
     ),
     mutant(
