@@ -3,7 +3,8 @@ PYTHON ?= python3
 NAME := $(notdir $(PYTHON))
 VENV := .venv$(if $(filter-out python3,$(NAME)),-$(NAME))# each Python that is named has its own
 BIN := $(VENV)/bin
-FAULTS := tests/topologies tests/faults tests/testing
+FAULTS := tests/topologies tests/faults tests/testing tests/upgrade tests/following/test_chaos.py \
+  tests/workers/test_registry_away.py tests/agent/test_example.py
 TOPOLOGIES ?= sentinel cluster
 PYTHONS ?= python3.11 python3.12 python3.13
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.txt Makefile | cksum | cut -d' ' -f1)
@@ -40,10 +41,10 @@ test: $(STAMP)  ## All tests but those of test-faults (under 6 minutes on 2 core
 test-load: $(STAMP)  ## The long acceptance runs: skewed clocks, mass death, 5,000 workers, ten minutes of heartbeats, releases that mix (about 30 minutes; LOAD_SHARE=0.1 to try)
 	@$(BIN)/python -m pytest -q tests/load --run-load $(ARGS)
 
-test-pythons:  ## All tests on each CPython that is installed of 3.11, 3.12, 3.13; it says which are not (PYTHONS='python3.12 ...')
+test-pythons:  ## All tests, also those of test-faults, on each CPython that is installed of 3.11, 3.12, 3.13; it says which are not (PYTHONS='python3.12 ...'; about 10 minutes each)
 	@for python in $(PYTHONS); do \
 	  if $$python --version >/dev/null 2>&1; then \
-	    echo "== $$($$python --version)"; $(MAKE) --no-print-directory test PYTHON=$$python || exit 1; \
+	    echo "== $$($$python --version)"; $(MAKE) --no-print-directory test FAULTS= PYTHON=$$python || exit 1; \
 	  else echo "== $$python: not installed here"; fi; \
 	done
 
@@ -52,7 +53,7 @@ test-topologies: $(STAMP)  ## The suite behind Sentinel, then on a Cluster of th
 	  $(BIN)/python -m pytest -q -n 3 --topology $$topology $(ARGS) || exit 1; \
 	done
 
-test-faults: $(STAMP)  ## Faults: small worlds explored, Sentinel and Cluster, single faults, the servers that redis_registry.testing starts, the P0 rows of the fault matrix played and judged, broken versions convicted (about 10 minutes)
+test-faults: $(STAMP)  ## Faults: small worlds explored, Sentinel and Cluster, single faults, the servers that redis_registry.testing starts, workers and agents whose registry is away, releases that mix, the P0 rows of the fault matrix played and judged, broken versions convicted (about 10 minutes)
 	@$(BIN)/python -m tests.explore --states 4000
 	@$(BIN)/python -m pytest -q -n 2 $(FAULTS) $(ARGS)
 	@$(BIN)/python -m tests.chaos --priority P0 --played
