@@ -186,8 +186,8 @@ CHAOS_MUTANTS = (
         "views_keep_somebody",
         (
             FOLLOWER,
-            "                return young_secs\n",
-            "                return 0.0\n",
+            "            return young_secs\n",
+            "            return 0.0\n",
         ),
         (
             FOLLOWER,
