@@ -6,27 +6,34 @@ reads. A reader that finds a model unchanged gets the very snapshot it got befor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import is_
 
 from redis_registry.core.decisions import Decisions, is_decision
 from redis_registry.core.events import Kind, kind_of
-from redis_registry.core.rows import Change, ModelRows, Row, Snapshot, model_of
+from redis_registry.core.rows import (
+    Change,
+    ModelRows,
+    Row,
+    Snapshot,
+    model_of,
+    tell_unreadable,
+)
 from redis_registry.model import ModelInstance
 from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry
 from redis_registry.store.replies import Orders, Page
 from redis_registry.wire.raw_rows import (
     held_out_until,
-    merged_row,
+    is_row,
     row_at_rest,
     with_load,
 )
 
 __all__ = ["Mirror"]
 
-_MOVES_DEADLINE = frozenset({Kind.REGISTERED, Kind.UPDATED, Kind.HEALTHY})
 _ENDS = frozenset({Kind.REMOVED, Kind.FORGOTTEN})
 
 
@@ -194,8 +201,13 @@ class Mirror:
             return None
         return entry.about.decode()
 
-    def apply(self, entry: Entry) -> Change:
-        """Take in an entry of the stream."""
+    def apply(self, entry: Entry, *, keep: bool = False) -> Change:
+        """Take in an entry of the stream.
+
+        Args:
+            entry: The entry.
+            keep: It is of an epoch that may have lost what instances said before it.
+        """
         if is_decision(entry):
             names = self.decisions.tell(entry, reading=self.touched is not None)
             turned = self._turn(entry.partition, names)
@@ -215,9 +227,7 @@ class Mirror:
             self._drop(identity)
         else:
             if old is not None:
-                raw = merged_row(old.raw, new.raw, whole=kind is not Kind.UNHEALTHY)
-                silent = old.silent and kind not in _MOVES_DEADLINE
-                new = Row(raw, silent=silent, names=new.names)
+                new = old.turned_into(new, kind, keep=keep)
             self._put(entry.partition, identity, new)
         return Change(entry, model_of(identity), old, new)
 
@@ -253,6 +263,9 @@ class Mirror:
         """Take in a page of a snapshot that is being read: of a name, or of all models."""
         self.decisions.add(partition, page)
         for raw in page.rows:
+            if not is_row(raw):
+                tell_unreadable(raw)
+                continue
             identity = raw.split(b"|", 1)[0].decode()
             touched = (self.touched or {}).get(identity, -1)
             known = self.row(identity)
@@ -272,7 +285,7 @@ class Mirror:
         partition: int,
         fresh: Mirror,
         *,
-        keep: bool,
+        age_secs: float = math.inf,
         gone: Container[str] = (),
     ) -> set[str]:
         """Replace a partition by what was read anew.
@@ -280,8 +293,10 @@ class Mirror:
         Args:
             partition: Which one.
             fresh: What is there now.
-            keep: Go on showing what was alive and is not there any more, as protected; and a
-                readiness that is not known there any more of lives that are.
+            age_secs: For how long living workers have had occasion to be heard of anew. What
+                was alive and is not there any more is shown on, as protected, until that is
+                its timeout; and so is what instances themselves said last, and is not known
+                there any more.
             gone: Identities that are known to have been removed.
 
         Returns:
@@ -290,14 +305,13 @@ class Mirror:
         changed = {
             name for name, model in self.models.items() if model.partition == partition
         }
-        if keep:
-            for name in changed:
-                for identity, row in self.models[name].rows.items():
-                    found = fresh.row(identity)
-                    if found is not None:
-                        fresh._put(partition, identity, found.remembering(row))
-                    elif row.healthy and identity not in gone:
-                        fresh._put(partition, identity, row.marked(kept=True))
+        for name in changed:
+            for identity, row in self.models[name].rows.items():
+                kept = None
+                if row.timeout_secs > age_secs:
+                    kept = row.kept_beside(fresh.row(identity), gone=identity in gone)
+                if kept is not None:
+                    fresh._put(partition, identity, kept)
         # Each in one step, for other threads read.
         self.models = {
             name: model for name, model in self.models.items() if name not in changed
@@ -317,19 +331,22 @@ class Mirror:
         self.decisions.take_over(partition, fresh.decisions)
         return changed | set(fresh.models)
 
-    def let_go(self, partition: int) -> set[str]:
-        """Drop what was kept of a partition and was not said again; the models changed."""
-        changed: set[str] = set()
-        for model in list(self.models.values()):
-            for identity, row in list(model.rows.items()):
-                if model.partition != partition or not (row.kept or row.heard):
-                    continue
-                changed.add(model.name)
-                if row.kept:
-                    self._drop(identity)
-                else:
-                    self._put(partition, identity, row.forgetting())
-        return changed
+    def kept(self, partition: int) -> dict[str, Row]:
+        """Rows of a partition that show what Redis has lost, by identity."""
+        return {
+            identity: row
+            for model in list(self.models.values())
+            if model.partition == partition
+            for identity, row in model.rows.items()
+            if row.kept or row.heard
+        }
+
+    def let_go(self, partition: int, identity: str, row: Row) -> None:
+        """Show no more of an instance than Redis has."""
+        if row.kept:
+            self._drop(identity)
+        else:
+            self._put(partition, identity, row.forgetting())
 
     def report(self, model_name: str, loads: Mapping[str, bytes]) -> None:
         """What the instances of a model report by now; those not named have said nothing new.

@@ -9,20 +9,36 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from redis_registry.core.events import Event, decode_event
+from redis_registry.core.events import Event, Kind, decode_event
 from redis_registry.errors import FormatMismatch
-from redis_registry.model import Health, ModelInstance
+from redis_registry.model import Health, ModelInstance, Readiness
 from redis_registry.selection import Candidates
 from redis_registry.store.following import Entry
 from redis_registry.wire.codec import UNREADABLE, decode_row, served_by
 from redis_registry.wire.in_force import Overrides
-from redis_registry.wire.raw_rows import said_later, with_readiness
+from redis_registry.wire.raw_rows import (
+    merged_row,
+    said_later,
+    timeout_secs,
+    with_word,
+)
 
-__all__ = ["Change", "ModelRows", "Row", "Snapshot", "model_of"]
+__all__ = ["Change", "ModelRows", "Row", "Snapshot", "model_of", "tell_unreadable"]
 
 _log = logging.getLogger(__name__)
 
+_MOVES_DEADLINE = frozenset({Kind.REGISTERED, Kind.UPDATED, Kind.HEALTHY})
+_WORDS = frozenset(Kind(readiness.value) for readiness in Readiness)
 _LIGHT = ("silent", "kept", "served", "heard", "names")
+
+
+def tell_unreadable(raw: bytes, error: Exception | None = None) -> None:
+    """Log that a row is no row."""
+    _log.warning(
+        "record unreadable, left out of the view",
+        extra={"row": raw[:120].decode(errors="backslashreplace")},
+        exc_info=error,
+    )
 
 
 class Row:
@@ -33,12 +49,13 @@ class Row:
         silent: Its deadline has passed, and nobody has flipped it.
         kept: Redis has lost it without saying why; it may be gone, or about to come back.
         served: The time for which it was held out is over.
-        heard: An earlier row of this life, when Redis has lost what that says of its readiness.
+        heard: An earlier row, when Redis has lost what the instance itself said last in that.
         names: The further names that it serves, where they are known.
     """
 
     __slots__ = (
         "_instance",
+        "_logged",
         "heard",
         "kept",
         "names",
@@ -65,6 +82,7 @@ class Row:
         self.served = served
         self.heard = heard
         self.readable = True
+        self._logged = False
         self._instance: ModelInstance | None = None
 
     @property
@@ -75,8 +93,16 @@ class Row:
 
     @property
     def healthy(self) -> bool:
-        """Whether its record says so."""
-        return self.raw.split(b"|", 5)[4] == b"1"
+        """Whether its record says so, and its last word is no goodbye."""
+        return self._heard().split(b"|", 5)[4] == b"1"
+
+    @property
+    def timeout_secs(self) -> float:
+        """After how long a silence it counts as dead."""
+        return timeout_secs(self.raw)
+
+    def _heard(self) -> bytes:
+        return with_word(self.raw, self.heard) if self.heard else self.raw
 
     def marked(
         self,
@@ -97,19 +123,51 @@ class Row:
         """Another row of the same instance that says no more of its life than this one."""
         return self._but(raw)
 
+    def turned_into(self, told: Row, kind: Kind, *, keep: bool) -> Row:
+        """What an event makes of this row.
+
+        Args:
+            told: The event's.
+            kind: Of the event.
+            keep: Its epoch may have lost what the instance said before it.
+        """
+        raw = merged_row(self.raw, told.raw, whole=kind is not Kind.UNHEALTHY)
+        silent = self.silent and kind not in _MOVES_DEADLINE
+        row = Row(raw, silent=silent, names=told.names)
+        remembers = (keep or self.heard) and kind not in _WORDS
+        return row.remembering(self) if remembers else row
+
     def remembering(self, before: Row) -> Row:
-        """The same row, with the readiness that its life was heard to say later, if any was."""
+        """The same row, with a later word of the instance, where one was heard and could be read."""
         heard = before.heard or before.raw
-        return self._but(self.raw, heard=heard) if said_later(heard, self.raw) else self
+        if said_later(heard, self.raw) and before.instance is not None:
+            return self._but(self.raw, heard=heard)
+        return self
+
+    def kept_beside(self, found: Row | None, *, gone: bool) -> Row | None:
+        """What of this row outlives a loss of Redis.
+
+        Args:
+            found: What is there now.
+            gone: It is known to have been removed.
+
+        Returns:
+            What to show instead; ``None``: nothing but what is there.
+        """
+        if found is None:
+            return self.marked(kept=True) if self.healthy and not gone else None
+        remembering = found.remembering(self)
+        return None if remembering is found else remembering
 
     def forgetting(self) -> Row:
-        """The same row with no more of its readiness than Redis knows."""
+        """The same row with no more of the instance's words than Redis knows."""
         return self._but(self.raw, heard=b"") if self.heard else self
 
     def _but(self, raw: bytes, **light: Any) -> Row:
         same = {name: getattr(self, name) for name in _LIGHT}
         row = Row(raw, **(same | light))
         row.readable = self.readable or raw != self.raw
+        row._logged = self._logged
         return row
 
     @property
@@ -122,15 +180,11 @@ class Row:
         """The instance; ``None`` when the row can't be read, which is logged once."""
         if self._instance is None and self.readable:
             try:
-                raw = with_readiness(self.raw, self.heard) if self.heard else self.raw
-                self._instance = self._judged(decode_row(raw))
-            except (*UNREADABLE, FormatMismatch):
-                _log.warning(
-                    "record unreadable, left out of the view",
-                    extra={"row": self.raw[:120].decode(errors="backslashreplace")},
-                    exc_info=True,
-                )
-                self.readable = False
+                self._instance = self._judged(decode_row(self._heard()))
+            except (*UNREADABLE, FormatMismatch) as error:
+                if not self._logged:
+                    tell_unreadable(self.raw, error)
+                self.readable, self._logged = False, True
         return self._instance
 
     def _judged(self, instance: ModelInstance) -> ModelInstance:

@@ -284,6 +284,7 @@ def served_by(raw: bytes) -> tuple[str, ...]:
 UNREADABLE = (
     ValueError,
     KeyError,
+    AttributeError,
     TypeError,
     OverflowError,
     OSError,

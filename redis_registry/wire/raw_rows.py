@@ -14,11 +14,13 @@ __all__ = [
     "OUT",
     "SINCE",
     "held_out_until",
+    "is_row",
     "merged_row",
     "row_at_rest",
     "said_later",
+    "timeout_secs",
     "with_load",
-    "with_readiness",
+    "with_word",
 ]
 
 BEFORE_SPEC = 12
@@ -27,7 +29,14 @@ BEFORE_SPEC = 12
 FLAG, TAIL, STATE, HEALTH, SINCE, WHY, LOAD, OUT = 1, 2, 3, 4, 5, 9, 10, 11
 """Places in a row."""
 
-_ORDER = re.compile(rb"\d+:(\d+):")
+GOODBYE = b"g"
+"""The health of a life that has said so itself; it never comes back."""
+
+_WORD = re.compile(
+    rb"[^|]*\|[^|]*\|\d*:(?P<life>[^|]+)\|[^|]*\|(?P<health>[^|]*)\|"
+    rb"(?:[^|]*\|){4}(?:(?P<said_us>\d+):(?P<order>\d+):)?"
+)
+_TIMEOUT = re.compile(rb"(\d+):")
 _UNTIL = re.compile(rb"[a-z]:(\d+)")
 
 
@@ -58,27 +67,41 @@ def with_load(raw: bytes, load: bytes) -> bytes:
     return b"|".join(parts)
 
 
+def is_row(raw: bytes) -> bool:
+    """Whether it has all parts; a record that somebody damaged makes a row without some."""
+    return raw.count(b"|") >= BEFORE_SPEC
+
+
+def timeout_secs(raw: bytes) -> float:
+    """After how long a silence a row's instance counts as dead; 0: that can't be read."""
+    found = _TIMEOUT.match(raw.split(b"|", TAIL + 1)[TAIL])
+    return int(found[1]) / 1000 if found else 0.0
+
+
 def said_later(heard: bytes, found: bytes) -> bool:
-    """Whether what one life says of its readiness is later in the first of two rows.
+    """Whether the first of two rows of an instance holds its later word.
 
-    A life without an incarnation, or that numbers nothing, can't be compared: then it is not.
+    That is: a newer life's; else a goodbye; else the one with the greater number, or the later
+    one of the same number (evidence against a worker has the number of its word). Lives without an
+    incarnation, and words without a number, can't be compared: then it does not.
     """
-    old, new = heard.split(b"|", BEFORE_SPEC), found.split(b"|", BEFORE_SPEC)
-    incarnation = old[TAIL].partition(b":")[2]
-    same_life = incarnation and incarnation == new[TAIL].partition(b":")[2]
-    return bool(same_life) and _order(old[WHY]) > _order(new[WHY])
+    old, new = _WORD.match(heard), _WORD.match(found)
+    return old is not None and new is not None and _rank(old) > _rank(new)
 
 
-def _order(why: bytes) -> int:
-    found = _ORDER.match(why)
-    return int(found[1]) if found else 0
+def _rank(word: re.Match[bytes]) -> tuple[bytes, bool, int, int]:
+    order = int(word["order"] or 0)
+    said_us = int(word["said_us"]) if order else 0
+    return word["life"], word["health"] == GOODBYE, order, said_us
 
 
-def with_readiness(raw: bytes, heard: bytes) -> bytes:
-    """A row with the readiness of another row of the same instance, and the reason for it."""
+def with_word(raw: bytes, heard: bytes) -> bytes:
+    """A row with what another row of the instance holds of its own word: readiness, goodbye."""
     parts, said = raw.split(b"|", BEFORE_SPEC), heard.split(b"|", BEFORE_SPEC)
     parts[FLAG] = parts[FLAG][:2] + said[FLAG][2:]
     parts[WHY] = said[WHY]
+    if said[HEALTH] == GOODBYE:
+        parts[STATE] = parts[HEALTH] = GOODBYE
     return b"|".join(parts)
 
 

@@ -186,13 +186,8 @@ CHAOS_MUTANTS = (
         "views_keep_somebody",
         (
             FOLLOWER,
-            "            return young_secs\n",
-            "            return 0.0\n",
-        ),
-        (
-            FOLLOWER,
-            "return timeout * 2 / 3 if was and not reading.fresh.models else 0.0",
-            "return 0.0",
+            "age_secs=time.monotonic() - since",
+            "age_secs=math.inf",
         ),
     ),
     _mutant(

@@ -252,7 +252,7 @@ def test_a_mirror_finds_by_names_what_it_was_told(
         for change in missed:
             tell(fresh, *change)
         fresh.add(0, Page("e", revision - len(missed), rows, None))
-        mirror.take_over(0, fresh, keep=False)
+        mirror.take_over(0, fresh)
     for name in ("a", "b", "c", "d"):
         found = {
             (item.model_name, item.port) for item in mirror.snapshot(name).instances
@@ -332,7 +332,7 @@ def test_threads_may_read_while_a_mirror_is_replaced() -> None:
     reader.start()
     try:
         for _ in range(200):
-            mirror.take_over(0, read_anew(), keep=False)
+            mirror.take_over(0, read_anew())
     finally:
         ended.set()
         reader.join()

@@ -14,7 +14,6 @@ import pytest
 from redis_registry import (
     Health,
     InvalidInstance,
-    Kind,
     Load,
     ModelInstance,
     Readiness,
@@ -23,9 +22,8 @@ from redis_registry import (
     RegistryUnavailable,
     View,
 )
-from redis_registry.testing import Proxy
 from tests.conftest import FAST, SLOW, Bench, Server
-from tests.following.test_watch import next_of, until_view
+from tests.following.test_watch import until_view
 from tests.helpers import connect, instance, instances
 from tests.places import Place
 
@@ -251,157 +249,6 @@ async def test_it_goes_on_while_redis_is_away_and_says_so(
             await until_view(lambda: not view.stale and not view.error, "it is back")
             await registry.register_instance(instance(4))
             await until_view(lambda: ports(view) == [1, 2, 3, 4], "it follows again")
-
-
-async def test_a_flushed_redis_does_not_empty_it(server: Server) -> None:
-    """Living workers are back within two heartbeats; who is not, goes after one timeout."""
-    async with RedisModelRegistry.from_url(
-        server.url, run_checker=False, **FAST
-    ) as registry:
-        await registry.send_heartbeats(instances(3))
-        async with registry.view() as view:
-            start = time.monotonic()
-            server.raw.flushall()
-            await until_view(lambda: "protected" in states(view).values(), "")
-            assert set(states(view)) == {1, 2, 3}
-            await registry.register_instance(instance(2))
-            await until_view(lambda: states(view)[2] == "healthy", "one is back")
-            assert view.select(MODEL) is not None
-            assert states(view)[1] == "protected"
-            async with beating(registry, instance(2)):
-                await until_view(lambda: set(states(view)) == {2}, "the lost ones go")
-            assert time.monotonic() - start >= 0.9
-
-
-@pytest.mark.damages
-async def test_a_gap_soon_after_a_flush_does_not_empty_it(
-    server: Server, real: RedisModelRegistry
-) -> None:
-    """What was kept for a timeout is kept for the rest of it."""
-    key = server.store.key
-    await real.send_heartbeats(instances(2))
-    async with real.view() as view, beating(real, instance(2)):
-        await until_view(lambda: ports(view) == [1, 2], "it sees all")
-        server.raw.flushall()
-        await until_view(lambda: states(view) == {1: "protected", 2: "healthy"}, "")
-        meta = server.raw.hgetall(key("meta"))
-        revision = int(meta[b"rev"]) + 1
-        head = f"{meta[b'epoch'].decode()}|ready|x|x|1"
-        with server.raw.pipeline(transaction=True) as both:
-            both.hset(key("meta"), "rev", revision)
-            both.xadd(key("events"), {head: f"{MODEL}:h:1|no|row"}, id=f"{revision}-0")
-            both.execute()
-        await until_view(lambda: view.resyncs["unreadable"] > 0, "it reads anew")
-        assert states(view) == {1: "protected", 2: "healthy"}
-        await until_view(lambda: 1 not in states(view), "nobody keeps it longer")
-
-
-@pytest.mark.damages
-async def test_a_record_that_cannot_be_read_is_left_out_and_in_nobodys_way(
-    server: Server, bench: Bench
-) -> None:
-    registry, key = bench.registry, bench.store.key
-    await registry.send_heartbeats(instances(3))
-    server.raw.hset(key(f"i:{MODEL}:10.0.0.1:1"), "spec", b"\xc1")
-    async with registry.view() as view:
-        assert ports(view) == [2, 3]
-        server.raw.hset(key("meta"), "epoch", f"0123abcd-{bench.store.now_us()}")
-        await until_view(lambda: view.resyncs["new epoch"] > 0, "it reads anew")
-        assert ports(view) == [2, 3]
-        await registry.send_heartbeat(instance(4))
-        await until_view(lambda: ports(view) == [2, 3, 4], "it goes on")
-    server.raw.flushall()
-
-
-async def test_who_beat_at_the_former_master_until_now_is_not_missed_at_the_new_one(
-    server: Server, bench: Bench
-) -> None:
-    """Found by chaos, seed 9046: there were two masters for 3 s, so the epoch was not young any more."""
-    await bench.registry.send_heartbeats(instances(3))
-    async with bench.registry.view() as view:
-        await until_view(lambda: set(states(view)) == {1, 2, 3}, "it sees all")
-        # What a failover leaves that began 5 minutes ago, and was heard of just now.
-        elsewhere = f"0123abcd-{bench.store.now_us() - 300_000_000}"
-        with server.raw.pipeline(transaction=True) as both:
-            for port in (1, 2):
-                both.delete(bench.store.key(f"i:{MODEL}:10.0.0.1:{port}"))
-            both.hset(bench.store.key("meta"), "epoch", elsewhere)
-            both.execute()
-        await until_view(lambda: view.resyncs["new epoch"] > 0, "it is told")
-        assert states(view) == {1: "protected", 2: "protected", 3: "healthy"}
-    server.raw.flushall()
-
-
-async def test_a_readiness_that_redis_lost_is_believed_for_a_timeout(
-    server: Server, real: RedisModelRegistry
-) -> None:
-    """Found by chaos: a crash lost `ready`, and the next beat that says it again was 0.7 s off."""
-    registry, key = real, server.store.key
-    starting = instances(3, incarnation="life", readiness=Readiness.STARTING)
-    for item in starting:
-        await registry.register_instance(item, order=1)
-    lost = [server.raw.hgetall(key(f"i:{MODEL}:10.0.0.1:{n}")) for n in (1, 2, 3)]
-    for item, word in zip(starting, ("ready", "draining", "ready"), strict=True):
-        await registry.set_readiness(item, Readiness(word), "so", order=2)
-
-    def shown(view: View) -> dict[int, tuple[str, str | None]]:
-        return {i.port: (i.readiness.value, i.reason) for i in view.instances(MODEL)}
-
-    said = {1: ("ready", "so"), 2: ("draining", "so"), 3: ("ready", "so")}
-    async with registry.view() as view, registry.watch() as watch:
-        await until_view(lambda: shown(view) == said, "it sees all")
-        await next_of(watch, Kind.RESYNC)
-        with server.raw.pipeline(transaction=True) as all_of_them:
-            for port, record in enumerate(lost, 1):
-                all_of_them.delete(key(f"i:{MODEL}:10.0.0.1:{port}"))
-                all_of_them.hset(key(f"i:{MODEL}:10.0.0.1:{port}"), mapping=record)
-            epoch = f"0123abcd-{server.store.now_us()}"
-            all_of_them.hset(key("meta"), "epoch", epoch)
-            all_of_them.execute()
-        resync = await next_of(watch, Kind.RESYNC)
-        assert {i.readiness for i in resync.snapshot or ()} == {Readiness.STARTING}
-        assert shown(view) == said
-        await registry.set_readiness(starting[0], Readiness.READY, "again", order=2)
-        told = await next_of(watch, Kind.READY)
-        assert told.before
-        assert told.before.readiness is Readiness.STARTING
-        assert shown(view) == said | {1: ("ready", "again")}
-        await until_view(
-            lambda: shown(view)[3] == ("starting", None), "who does not say it again"
-        )
-        assert shown(view) == {
-            1: ("ready", "again"),
-            2: ("starting", None),
-            3: ("starting", None),
-        }
-    server.raw.flushall()
-
-
-@pytest.mark.standalone("a proxy stands before one server")
-async def test_what_was_removed_while_nobody_listened_is_not_kept_after_a_restart(
-    own_server: Place, no_tasks_left: None
-) -> None:
-    """Its absence is explained: the stream that outlived the restart says so."""
-    with Proxy(own_server.port) as proxy:
-        async with (
-            RedisModelRegistry.from_url(
-                own_server.url, run_checker=False, **SLOW
-            ) as writer,
-            RedisModelRegistry.from_url(
-                proxy.url, run_checker=False, **SLOW
-            ) as registry,
-            registry.view() as view,
-        ):
-            await writer.send_heartbeats(instances(3))
-            await until_view(lambda: ports(view) == [1, 2, 3], "all are seen")
-            proxy.refusing = True
-            proxy.cut()
-            gone = instance(2, remove_from_registry=True)
-            await writer.deregister_instance(gone)
-            own_server.kill()
-            own_server.start()
-            proxy.refusing = False
-            await until_view(lambda: ports(view) == [1, 3], "the removed one is gone")
 
 
 async def test_removed_by_hand_is_removed_at_once(real: RedisModelRegistry) -> None:

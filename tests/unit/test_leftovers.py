@@ -80,7 +80,7 @@ def test_who_is_gone_when_read_anew_is_not_waited_for() -> None:
     mirror.add(0, Page("", 1, [row], None))
     mirror.serve_time(0, now_us=6)
     assert mirror.awaiting == {"m:h:1"}
-    mirror.take_over(0, Mirror(), keep=False)
+    mirror.take_over(0, Mirror())
     assert mirror.awaiting == set()
 
 

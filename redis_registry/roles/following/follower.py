@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -21,6 +22,7 @@ from redis_registry.core.rows import Change, model_of
 from redis_registry.errors import RegistryError
 from redis_registry.model import EPOCH
 from redis_registry.roles.following.copy_on_disk import DiskCopy, Saved
+from redis_registry.roles.following.keeping import Keeping
 from redis_registry.roles.following.loads import Loads
 from redis_registry.roles.following.probing import Probing
 from redis_registry.roles.following.reading import Reading
@@ -115,7 +117,8 @@ class Follower:
         self._homes: list[int] = []
         self._own_homes: list[int] = []
         self._overdue: dict[int, frozenset[str]] = {}
-        self._letting_go: dict[int, asyncio.TimerHandle] = {}
+        self._keeping = Keeping(self.mirror, self._turn)
+        self._closed = False
         self._copy = (
             None
             if path is None
@@ -159,11 +162,11 @@ class Follower:
 
     async def aclose(self) -> None:
         """Stop; all of it ends also when the wait for that is cancelled."""
+        self._closed = True
         readings = [reading.task for reading in self._readings.values()]
         tasks = [t for t in (self._starting, self._saving, *readings) if t]
         self._readings.clear()
-        for timer in self._letting_go.values():
-            timer.cancel()
+        self._keeping.close()
         for task in tasks:
             task.cancel()
         async with AsyncExitStack() as stack:
@@ -222,7 +225,8 @@ class Follower:
         reading = self._readings.get(entry.partition)
         if reading is not None:
             reading.fresh.apply(entry)
-        change = self.mirror.apply(entry)
+        young = reading is not None and reading.cause == Lost.EPOCH
+        change = self.mirror.apply(entry, keep=young)
         turned = set(change.turned)
         if self.names is not None:
             turned &= self.names | self.mirror.models.keys()
@@ -251,7 +255,7 @@ class Follower:
 
     def lost(self, partition: int, cause: str, seen: Place) -> None:
         """Changes are missing: read the partition anew."""
-        if partition not in self._homes:
+        if partition not in self._homes or self._closed:
             return
         before = self._readings.pop(partition, None)
         if before is not None:
@@ -264,6 +268,7 @@ class Follower:
             cause,
             seen,
             self.tail.confirmed.get(partition, 0.0) if cause == Lost.EPOCH else 0.0,
+            removals=cause == Lost.EPOCH or self._keeping.since(partition) > -math.inf,
             tail=self.tail,
             operations=self._operations,
             executor=self._executor,
@@ -290,19 +295,21 @@ class Follower:
         """The new mirror is whole: from here on it serves."""
         partition, cause = reading.partition, reading.cause
         self._readings.pop(partition, None)
-        keep_secs = self._keep_secs(partition, reading)
+        since = self._occasion_since(partition, reading)
         if cause == Lost.EPOCH:
             self._miss_decisions(partition, reading.fresh)
         changed = self.mirror.take_over(
-            partition, reading.fresh, keep=keep_secs > 0, gone=reading.gone
+            partition,
+            reading.fresh,
+            age_secs=time.monotonic() - since,
+            gone=reading.gone,
         )
         overdue, _ = self.tail.heard[partition]
         self._overdue[partition] = overdue.members
         self.mirror.silence((), overdue.members)
         self.mirror.serve_time(partition, overdue.now_us)
         self._whole.add(partition)
-        if keep_secs:
-            self._keep(partition, keep_secs)
+        self._keeping.begin(partition, since)
         if self._whole >= set(self._homes):
             self.source = "redis"
             self.synced.set()
@@ -320,45 +327,30 @@ class Follower:
                 extra={"lost": lost},
             )
 
-    def _keep_secs(self, partition: int, reading: Reading) -> float:
-        """How long to go on showing what has vanished without a reason (promise R4).
+    def _occasion_since(self, partition: int, reading: Reading) -> float:
+        """Since when living workers have had occasion to be heard of anew (``time.monotonic``).
 
-        After a restart, a failover or a flush living workers are back within two heartbeats:
-        until an epoch is one timeout old, an absence says nothing. Nor does it until the former one
+        After a restart, a failover or a flush they are back within two heartbeats: until an epoch
+        is one timeout old, an absence says nothing (promise R4). Nor does it until the former one
         was last heard of a timeout ago: while there were two masters, workers may have beaten at
         the other one. Later a snapshot is to be believed, unless nobody at all is left: that must
         last for two heartbeats.
         """
-        timeout = self._operations.settings.heartbeat_timeout_secs
-        kept, young_secs = self._letting_go.get(partition), 0.0
+        now, timeout = (
+            time.monotonic(),
+            self._operations.settings.heartbeat_timeout_secs,
+        )
+        since = self._keeping.since(partition)
         if reading.cause == Lost.EPOCH or self.source == "disk":
             born_us = int(self.tail.places[partition].epoch.rpartition("-")[2])
             born = EPOCH + timedelta(microseconds=born_us)
             age_secs = (self.now(partition) - born).total_seconds()
-            young_secs = timeout - min(age_secs, time.monotonic() - reading.heard)
-        elif kept is not None:
-            young_secs = kept.when() - asyncio.get_running_loop().time()
-        if young_secs > 0:
-            return young_secs
+            # A clock that was put back is no reason to keep anything for longer.
+            since = max(since, now - max(age_secs, 0.0), reading.heard)
         was = any(item.healthy for item in self.mirror.held(partition))
-        return timeout * 2 / 3 if was and not reading.fresh.models else 0.0
-
-    def _keep(self, partition: int, secs: float) -> None:
-        timer = self._letting_go.pop(partition, None)
-        if timer is not None:
-            timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._letting_go[partition] = loop.call_later(secs, self._let_go, partition)
-
-    def _let_go(self, partition: int) -> None:
-        del self._letting_go[partition]
-        gone = self.mirror.let_go(partition)
-        if gone:
-            _log.warning(
-                "instances that Redis has lost did not come back, forgotten here too",
-                extra={"models": sorted(gone)},
-            )
-        self._turn(gone)
+        if was and not reading.fresh.models:
+            since = max(since, now - timeout / 3)
+        return since
 
     async def ready(self, within_secs: float) -> bool:
         """Wait until it is whole; whether that came to pass."""

@@ -32,6 +32,7 @@ class Reading:
         cause: Why.
         seen: How far it was known before changes went missing.
         heard: When it was last known to be up to date before that (``time.monotonic``); 0: never.
+        removals: Whether to look for those who were removed among the changes that went missing.
         tail: Who tells of changes meanwhile.
         operations: How to read.
         executor: How to run that.
@@ -51,6 +52,7 @@ class Reading:
         seen: Place,
         heard: float,
         *,
+        removals: bool,
         tail: Tail,
         operations: Operations,
         executor: AsyncExecutor,
@@ -64,6 +66,7 @@ class Reading:
         self.gone: set[str] = set()
         self.error: RegistryError | None = None
         self._names = names
+        self._removals = removals
         self._tail = tail
         self._operations = operations
         self._executor = executor
@@ -85,7 +88,7 @@ class Reading:
     async def _read(self) -> bool:
         try:
             whole = await self._read_pages()
-            if whole and self.cause == Lost.EPOCH:
+            if whole and self._removals:
                 await self._read_removals()
             if whole:
                 self.gone |= (self.fresh.touched or {}).keys()
