@@ -21,7 +21,14 @@ from redis_registry.errors import (
     RegistryRefused,
     RegistryUnavailable,
 )
-from redis_registry.model import Beat, Load, ModelInstance, Readiness, superseded
+from redis_registry.model import (
+    Beat,
+    Identity,
+    Load,
+    ModelInstance,
+    Readiness,
+    superseded,
+)
 from redis_registry.settings import Secs, Settings, TimeoutSecs
 from redis_registry.wire import workers as wire
 
@@ -114,6 +121,7 @@ class Controllers:
 
     def __init__(self, settings: RemoteSettings) -> None:
         self.advised_interval_secs: float | None = None
+        self._boots: dict[Identity, str] = {}
         self._settings = settings
         # A fleet spreads over the controllers without anybody's planning.
         shift = random.randrange(len(settings.controllers))  # noqa: S311  not a secret
@@ -138,6 +146,8 @@ class Controllers:
         answer = self._post(
             "register", wire.Answer, instance, order=order, whole=fields
         )
+        if answer.boot is not None:
+            self._boots[instance.identity] = answer.boot
         return self._on_record(answer, instance.readiness, instance.reason or "")
 
     def ready(
@@ -158,6 +168,7 @@ class Controllers:
 
     def deregister(self, instance: ModelInstance, *, remove: bool) -> None:
         """Say goodbye; it stays listed as unhealthy unless it is to be removed."""
+        self._boots.pop(instance.identity, None)
         self._post("deregister", wire.Answer, instance, remove=remove)
 
     def heartbeats(
@@ -165,17 +176,22 @@ class Controllers:
     ) -> list[Beat]:
         """Beat for all of them, as many in one request as a controller takes."""
         answers: list[Beat] = []
+        boots: list[str | None] = []
         for items in _portions(instances, loads):
             body = f'{{"beats":[{",".join(items)}],{self._patience()}}}'
             reply = self._ask("heartbeats", body.encode(), wire.Answers)
             answers += reply.answers
+            boots += [reply.boot] * len(reply.answers)
             self.advised_interval_secs = reply.advised_interval_secs
         if len(answers) != len(instances):
             msg = (
                 f"the controller answered {len(answers)} of {len(instances)} heartbeats"
             )
             raise RegistryUnavailable(msg)
-        return answers
+        return [
+            Beat.REREGISTER if beat is Beat.TAKEN and self._is_new(one, boot) else beat
+            for one, beat, boot in zip(instances, answers, boots, strict=True)
+        ]
 
     def described(self) -> Mapping[str, Any]:
         """How another process opens the same."""
@@ -184,6 +200,12 @@ class Controllers:
     def close(self) -> None:
         """Close the connections."""
         self._pool.clear()
+
+    def _is_new(self, instance: ModelInstance, boot: str | None) -> bool:
+        """Whether another one answers than the one that was told all of an instance."""
+        if boot is None:
+            return False
+        return self._boots.setdefault(instance.identity, boot) != boot
 
     @staticmethod
     def _on_record(

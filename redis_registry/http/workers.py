@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -57,6 +58,7 @@ def reply_of(answer: BaseModel) -> Reply:
 class _Workers:
     def __init__(self, registry: RedisModelRegistry) -> None:
         self._registry = registry
+        self._boot = secrets.token_hex(4)
 
     async def register(self, request: Request) -> Reply:
         """One without an incarnation is given one."""
@@ -87,6 +89,7 @@ class _Workers:
                 incarnation=instance.incarnation,
                 readiness=readiness,
                 reason=reason,
+                boot=self._boot,
             )
         )
 
@@ -143,7 +146,9 @@ class _Workers:
             for place, beat in zip(places, beats, strict=True):
                 answers[place] = beat
         advised = self._registry.settings.advised_interval_secs
-        return reply_of(Answers(answers=answers, advised_interval_secs=advised))
+        return reply_of(
+            Answers(answers=answers, advised_interval_secs=advised, boot=self._boot)
+        )
 
     async def deregister(self, request: Request) -> Reply:
         """It stays listed as unhealthy, or is removed where that is asked."""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+from redis_registry.errors import EmbeddedServerError
 from redis_registry.testing.entering import Entering
 from redis_registry.testing.link import Said
 from redis_registry.testing.netns import Host, in_turn
@@ -258,5 +259,9 @@ class SentinelSet(Entering):
             return bool(found) and found[0].info("replication")["role"] == "master"
 
         what = f"the sentinels replace the primary on port {old.port}"
-        await_that(moved, what, within_secs=within_secs)
+        try:
+            await_that(moved, what, within_secs=within_secs)
+        except EmbeddedServerError as error:
+            msg = f"{error}; they name {self._named()}"
+            raise EmbeddedServerError(msg) from error
         return found[0]

@@ -97,12 +97,14 @@ class Answer(BaseModel):
         readiness: What is on record now; not always what was asked for: a controller that
             can't connect to an instance keeps it from being ready, and says so in ``reason``.
         reason: See there.
+        boot: With ``register``; see :class:`Answers`.
     """
 
     answer: Beat
     incarnation: str | None = None
     readiness: Readiness | None = None
     reason: str = ""
+    boot: str | None = None
 
 
 class Answers(BaseModel):
@@ -111,9 +113,13 @@ class Answers(BaseModel):
     Attributes:
         answers: One for each, in order.
         advised_interval_secs: Please beat this seldom; ``None``: as you like.
+        boot: Tells one process that answers from another, which can't know whether Redis has lost
+            what was said before: who meets another boot says all again. ``None``: a release that
+            does not tell.
     """
 
     answers: list[Beat]
     advised_interval_secs: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECS)] | None = (
         None
     )
+    boot: str | None = None

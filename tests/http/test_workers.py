@@ -37,7 +37,8 @@ async def test_a_life_said_by_any_http_client(
     (found,) = reader.get_all_instances("glm@llm")
     assert (found.readiness, found.incarnation) == ("ready", given["incarnation"])
     beat = {"instance": who, "load": {"in_flight": 4}}
-    assert await say(web, "heartbeats", {"beats": [beat]}) == {"answers": ["taken"]}
+    told = await say(web, "heartbeats", {"beats": [beat]})
+    assert told == {"answers": ["taken"], "boot": given["boot"]}
     (found,) = reader.get_all_instances("glm@llm")
     assert found.load
     assert found.load.in_flight == 4
@@ -55,8 +56,8 @@ async def test_an_unknown_one_must_register_and_leaves_no_half_record(
     web: httpx.AsyncClient, reader: SyncModelRegistry
 ) -> None:
     beat = {"beats": [{"instance": WHO}, {"instance": WHO, "load": {}}]}
-    answers = {"answers": ["reregister", "reregister"]}
-    assert await say(web, "heartbeats", beat) == answers
+    told = await say(web, "heartbeats", beat)
+    assert told["answers"] == ["reregister", "reregister"]
     assert (await say(web, "ready", {"instance": WHO}))["answer"] == "reregister"
     assert (await say(web, "drain", {"instance": WHO}))["answer"] == "reregister"
     await say(web, "deregister", {"instance": WHO})
@@ -73,8 +74,8 @@ async def test_an_older_life_is_told(
     assert lives[0] < lives[1]
     old, new = ({**WHO, "incarnation": life} for life in lives)
     beats = [{"instance": new, "load": {}}, {"instance": old}]
-    answers = {"answers": ["taken", "superseded"]}
-    assert await say(web, "heartbeats", {"beats": beats}) == answers
+    told = await say(web, "heartbeats", {"beats": beats})
+    assert told["answers"] == ["taken", "superseded"]
     for path in ("ready", "drain", "register", "deregister"):
         reply = await web.post(f"/v1/workers/{path}", json={"instance": old})
         assert reply.status_code == 409, path

@@ -61,9 +61,6 @@ BOUNDED = {
     "RoundRobin._turns": 10 * 1000,
     "SyncView.resyncs": 6,  # causes
     "View.resyncs": 12,
-    "_matcher (cache)": 4096,
-    "digest_of (cache)": 32_768,
-    "identity_text (cache)": 65_536,
 }
 """Caches, with what they hold at most in one process: they fill up, and some are emptied then."""
 
@@ -77,9 +74,11 @@ def rss_kb(pid: int | str = "self") -> int:
 def held_by_process(roots: Sequence[object]) -> Figures:
     """What this process holds, and how many entries each table in reach of ``roots`` has.
 
-    What nobody refers to is let go of first, and what the allocator keeps of that is given back
-    to the system: what is left is in use, but for pages of which one object uses a part.
+    Bounded caches are emptied first: their entries are other ones at each look, of other sizes.
+    What nobody refers to is let go of, and what the allocator keeps of that is given back to the
+    system: what is left is in use, but for pages of which one object uses a part.
     """
+    caches = _caches()
     while gc.collect():
         pass
     with contextlib.suppress(AttributeError):  # not the GNU library
@@ -91,7 +90,7 @@ def held_by_process(roots: Sequence[object]) -> Figures:
         "threads": threading.active_count(),
         "tasks": len(asyncio.all_tasks()),
     }
-    tables = _tables(roots) + _caches()
+    tables = _tables(roots) + caches
     return found | {name: float(size) for name, size in sorted(tables.items())}
 
 
@@ -124,11 +123,16 @@ def _bytes_in_use() -> int:
 
 
 def _caches() -> Counter[str]:
+    """Entries of the caches without a bound; those that have one are emptied."""
     found: Counter[str] = Counter()
     for one in gc.get_objects():
         if isinstance(one, functools._lru_cache_wrapper) and _is_ours(one):
             cache = cast("Any", one)
-            found[f"{cache.__name__} (cache)"] = cache.cache_info().currsize
+            size = cache.cache_info()
+            if size.maxsize is None:
+                found[f"{cache.__name__} (cache)"] = size.currsize
+            else:
+                cache.cache_clear()
     return found
 
 

@@ -65,16 +65,13 @@ def passing(number: int) -> Identity:
 
 
 def fill_caches() -> None:
-    """Have the caches at their bound from the start; that of 200,000 entries is lowered.
-
-    Beyond it, for when a full one begins to exchange entries its table grows once more.
-    """
+    """Have the caches at their bound from the start; that of 200,000 entries is lowered."""
     writers.MOST_BELIEFS = CACHED
-    for number in range(2 * 65_536):
+    for number in range(65_536):
         identity = passing(-number - 1)
         identity_text(identity)
         digest_of(identity)
-    for number in range(2 * 4096):
+    for number in range(4096):
         in_force._matcher(passing(-number * MODEL_SIZE - 1).model_name)
     for script in resources.files("redis_registry.store").joinpath("lua").iterdir():
         if script.name.endswith(".lua"):

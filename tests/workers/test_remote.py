@@ -116,6 +116,32 @@ def _in_flight(reader: SyncModelRegistry) -> int | None:
     return load and load.in_flight
 
 
+async def test_a_word_that_redis_lost_is_said_again_to_a_controller_that_is_new(
+    controller: MakeReplica, reader: SyncModelRegistry, server: Server
+) -> None:
+    """Their host died: with the master that alone had `ready`, and the one who knew of it."""
+    who, key = instance(), server.store.key
+    hash_key = key("i:glm@llm:10.0.0.1:8001")
+    first = controller()
+    async with (
+        RemoteRegistry([first.base], **QUICK) as registry,
+        registry.announce(who) as announced,
+    ):
+        before = server.raw.hgetall(hash_key)
+        assert await announced.ready()
+        first.end(signal.SIGKILL)
+        with server.raw.pipeline(transaction=True) as all_of_it:
+            all_of_it.delete(hash_key)
+            all_of_it.hset(hash_key, mapping=before)
+            epoch = f"0123abcd-{server.store.now_us()}"
+            all_of_it.hset(key("meta"), "epoch", epoch)
+            all_of_it.execute()
+        assert only(reader).readiness is Readiness.STARTING
+        await asyncio.to_thread(controller, port=first.port)
+        await see(lambda: only(reader).readiness is Readiness.READY, "it says it again")
+    server.raw.flushall()
+
+
 def test_the_same_for_threads(
     controller: MakeReplica, reader: SyncModelRegistry
 ) -> None:

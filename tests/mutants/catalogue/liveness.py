@@ -66,6 +66,16 @@ MUTANTS = [
         ),
     ),
     mutant(
+        "W2",
+        "a controller that is new is not told what Redis may have lost",
+        "workers/test_remote.py::test_a_word_that_redis_lost_is_said_again_to_a_controller_that_is_new",
+        (
+            "redis_registry/remote.py",
+            "return self._boots.setdefault(instance.identity, boot) != boot",
+            "return False",
+        ),
+    ),
+    mutant(
         "L3",
         "a read believes the flag",
         "promises/test_liveness.py::test_a_read_judges_the_deadline_itself",
