@@ -26,6 +26,11 @@ class Tested:
     what: str
     tests: tuple[str, ...]
 
+    @property
+    def crowd(self) -> bool:
+        """Whether it takes the whole machine: then nothing is played beside it."""
+        return any(test.startswith("tests/load/") for test in self.tests)
+
 
 def _in(path: str, *names: str) -> tuple[str, ...]:
     """Some tests of one file; all of them where none is named."""
