@@ -4,7 +4,7 @@ NAME := $(notdir $(PYTHON))
 VENV := .venv$(if $(filter-out python3,$(NAME)),-$(NAME))# each Python that is named has its own
 BIN := $(VENV)/bin
 FAULTS := tests/topologies tests/faults tests/testing tests/upgrade tests/following/test_chaos.py \
-  tests/workers/test_registry_away.py tests/agent/test_example.py
+  tests/workers/test_registry_away.py tests/workers/test_remote.py tests/agent/test_example.py
 TOPOLOGIES ?= sentinel cluster
 PYTHONS ?= python3.11 python3.12 python3.13
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml requirements/dev.txt Makefile | cksum | cut -d' ' -f1)
@@ -53,7 +53,7 @@ test-topologies: $(STAMP)  ## The suite behind Sentinel, then on a Cluster of th
 	  $(BIN)/python -m pytest -q -n 3 --topology $$topology $(ARGS) || exit 1; \
 	done
 
-test-faults: $(STAMP)  ## Faults: small worlds explored, Sentinel and Cluster, single faults, the servers that redis_registry.testing starts, workers and agents whose registry is away, releases that mix, the P0 rows of the fault matrix played and judged, broken versions convicted (about 10 minutes)
+test-faults: $(STAMP)  ## Faults: small worlds explored, Sentinel and Cluster, single faults, the servers that redis_registry.testing starts, workers and agents whose registry or controller is away, releases that mix, the P0 rows of the fault matrix played and judged, broken versions convicted (about 10 minutes)
 	@$(BIN)/python -m tests.explore --states 4000
 	@$(BIN)/python -m pytest -q -n 2 $(FAULTS) $(ARGS)
 	@$(BIN)/python -m tests.chaos --priority P0 --played
