@@ -23,6 +23,8 @@ __all__ = ["PREFIX", "ROUND_SECS", "Auditor"]
 
 ROUND_SECS = 0.03
 ANSWER_SECS = 0.5
+DRIFT_SECS = 0.0002
+"""What the machine's clocks may differ by more than they did, before it is noted."""
 PREFIX = "rr:{default/%d}:"
 
 _Raw = tuple[bytes, dict[bytes, bytes]]
@@ -59,6 +61,7 @@ class Auditor:
         self._complete = time.monotonic()
         self._away: dict[int, float] = {}
         self._split: float | None = None
+        self._ahead = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -82,6 +85,7 @@ class Auditor:
             self._stop.wait(ROUND_SECS)
 
     def _round(self) -> None:
+        self._note_clock()
         begun = time.monotonic()
         whole = True
         served = Counter[int]()
@@ -97,6 +101,17 @@ class Auditor:
         self._note_split(two=max(served.values(), default=0) > 1, begun=begun)
         if whole:
             self._complete = begun
+
+    def _note_clock(self) -> None:
+        """Note how far the machine's wall clock, by which Redis goes, is ahead of all notes' clock."""
+        before = time.monotonic()
+        wall = time.time()
+        after = time.monotonic()
+        ahead = wall - after
+        # Who was interrupted between the two has measured nothing.
+        if after - before < DRIFT_SECS and abs(ahead - self._ahead) > DRIFT_SECS:
+            self._ahead = ahead
+            self._book.write("clock", ahead=ahead)
 
     def _note_split(self, *, two: bool, begun: float) -> None:
         """Note from when to when two servers took writes for the same partition."""

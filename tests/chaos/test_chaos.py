@@ -85,10 +85,16 @@ def _opened(home: Path) -> Notebook:
     return stage
 
 
-def _entry(stage: Notebook, epoch: str, rev: int) -> None:
+def _entry(
+    stage: Notebook,
+    epoch: str,
+    rev: int,
+    what: str = "recovery|restarted",
+    about: str = "*",
+) -> None:
     stage.write(
         "entry", partition=0, epoch=epoch, rev=rev, after=time.monotonic(), port=1,
-        head=f"{epoch}|recovery|restarted|somebody|1700000000000000", about="*", other=False,
+        head=f"{epoch}|{what}|somebody|1700000000000000", about=about, other=False,
     )  # fmt: skip
 
 
@@ -131,3 +137,30 @@ def test_a_write_of_an_older_epochs_term_is_convicted(
     controller.close()
 
     assert ("older_epochs_are_refused" in _convicted(tmp_path)) == convicted
+
+
+@pytest.mark.parametrize(
+    ("aheads", "convicted"),
+    [([], True), ([900.0], True), ([900.0, 900.02], False), ([900.02, 900.0], True)],
+    ids=["steady", "noted-once", "redis-clock-faster", "redis-clock-slower"],
+)
+def test_a_flip_before_its_time_is_convicted_unless_the_clocks_of_the_machine_went_apart(
+    tmp_path: Path, aheads: list[float], convicted: bool
+) -> None:
+    stage = _opened(tmp_path)
+    flipped = "a:h:1|11r|1500:life|x|x|1700000000000000|1700000000000000|2|||||\udc92\x01\udc80"
+    for ahead in aheads:
+        stage.write("clock", ahead=ahead)
+    worker = Notebook(tmp_path / "worker.notes", "worker")
+    worker.write("born", role="worker")
+    # 10 ms less than a timeout before the flip.
+    worker.write(
+        "call", script="report", partition=0, begun=time.monotonic() - 1.49,
+        deadline_secs=3.0, beats=["a:h:1:1500:life"], answer="",
+    )  # fmt: skip
+    worker.close()
+    _entry(stage, "one", 1)
+    _entry(stage, "one", 2, "unhealthy|expired", flipped)
+    stage.close()
+
+    assert ("nobody_who_has_beaten_is_flipped" in _convicted(tmp_path)) == convicted

@@ -202,6 +202,11 @@ class History:
             for note in self.stage
             if note["what"] == "two primaries"
         )
+        self._clock = [
+            (note["at"], note["ahead"])
+            for note in self.stage
+            if note["what"] == "clock"
+        ]
         self.lives = list(self._lives())
 
     def _of_stage(self) -> None:
@@ -295,6 +300,20 @@ class History:
     def split(self, begun: float, ended: float) -> bool:
         """Whether two servers took writes as the primary, so that one's will be lost."""
         return any(b <= ended and e >= begun for b, e in self._splits)
+
+    def gained(self, begun: float, ended: float) -> float:
+        """How many seconds more Redis's clock can have counted than ours, from one moment to another.
+
+        A machine's wall clock is slewed, and stepped, while its monotonic one is not: 5 ms a second
+        were seen on one that had slept.
+        """
+        first = bisect_right(self._clock, (begun, math.inf)) - 1
+        last = bisect_right(self._clock, (ended, math.inf))
+        least, most = math.inf, 0.0
+        for _, ahead in self._clock[max(first, 0) : last]:
+            least = min(least, ahead)
+            most = max(most, ahead - least)
+        return most
 
     def upsets(self, partition: int) -> list[tuple[float, bool]]:
         """When the registry noticed that it had been away; and whether Redis itself had been."""

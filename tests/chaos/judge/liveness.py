@@ -50,8 +50,11 @@ def nobody_who_has_beaten_is_flipped(history: History) -> Iterator[str]:
             continue  # it may have been heard by the one whose writes are lost
         ended = beats.get((identity, instance.incarnation or ""), [])
         place = bisect_right(ended, (entry.after, float("inf")))
-        if place and ended[place - 1][1] > entry.at - history.timeout:
-            late = entry.at - ended[place - 1][1]
+        if not place:
+            continue
+        begun = ended[place - 1][1]
+        late = entry.at - begun + history.gained(begun, entry.at)
+        if late < history.timeout:
             yield (
                 f"{identity} was flipped at {entry.at:.3f} (revision {entry.rev}), at most "
                 f"{late:.3f} s after it began a heartbeat that was answered"
