@@ -135,20 +135,45 @@ async def test_whatever_key_is_lost_heartbeats_and_sweeps_mend_the_rest(
     assert set(states.values()) <= {"unhealthy"}
 
 
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [("m:glm@llm", ()), ("m:glm@llm", ("glm@llm",)), ("models", ()), ("served", ("lora",))],
+    ids=["index", "index-one-name", "models", "served"],
+)  # fmt: skip
 async def test_a_view_that_was_read_without_them_hears_of_those_that_are_mended(
-    bench: Bench,
+    bench: Bench, place: str, names: tuple[str, ...]
 ) -> None:
-    await bench.registry.send_heartbeats([LIVING, OVERDUE])
+    for item in (LIVING, OVERDUE):
+        await bench.registry.register_instance(
+            item.model_copy(update={"serves": ("lora",)})
+        )
     await bench.sweep()
-    bench.server.raw.delete(bench.store.key("m:glm@llm"))
-    async with bench.registry.view() as view:
-        assert not view.instances("glm@llm")
+    bench.server.raw.delete(bench.store.key(place))
+    async with bench.registry.view(*names) as view:
+        assert not view.instances()
         bench.checkers[0]._mending.clear()
         await bench.sweep()
 
         async def shown() -> bool:
-            found = {item.port for item in view.instances("glm@llm")}
+            found = {item.port for item in view.instances()}
             return found == {LIVING.port, OVERDUE.port}
 
         await until(shown, "the view has them")
         bench.store.check()
+
+
+async def test_a_view_that_was_read_without_a_model_hears_of_all_of_it_with_the_next_of_it(
+    bench: Bench,
+) -> None:
+    """Who registers lists the model again; nothing is left to mend then."""
+    await bench.registry.send_heartbeats([LIVING, OVERDUE])
+    bench.server.raw.delete(bench.store.key("models"))
+    async with bench.registry.view() as view:
+        assert not view.instances()
+        await bench.registry.register_instance(NEW)
+
+        async def shown() -> bool:
+            found = {item.port for item in view.instances()}
+            return found == {LIVING.port, OVERDUE.port, NEW.port}
+
+        await until(shown, "the view has them")

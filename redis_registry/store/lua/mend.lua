@@ -62,17 +62,22 @@ local function restore(identity, model, address, record)
       count(model, put(DEADLINES, member_of(identity, record), deadline))
     end
   end
-  if put(BASE .. 'm:' .. model, address, record.rev) == 1 then
-    -- Views that were read anew meanwhile were read without it.
+  local listed = put(MODELS, model, record.rev)
+  local placed = listed + put(BASE .. 'm:' .. model, address, record.rev)
+  for name in string.gmatch(record.serves or '', '[^|]+') do
+    placed = placed + put(SERVED, name .. '|' .. identity, 0)
+  end
+  if placed > 0 then
+    -- Views that were read anew meanwhile were read without it; or, where the model was not listed,
+    -- without all of it: a revision that no event has makes them read anew.
+    rev = rev + listed
     record.rev = string.format('%d', rev + 1)
     write_life(record)
     emit('updated', 'place lost', row_of(identity, record, record.health))
     commit()
     redis.call('HSET', BASE .. 'i:' .. identity, 'life', record.life)
   end
-  put(MODELS, model, record.rev)
   if record.kept then put(OUT, identity, 0) end
-  for name in string.gmatch(record.serves or '', '[^|]+') do put(SERVED, name .. '|' .. identity, 0) end
 end
 
 -- The record, `nil` where there is none, and whether it may be mended: not if it can't be read, or

@@ -210,6 +210,28 @@ MUTANTS = [
         "R2",
         "a place that is mended is not told",
         "faults/test_damage.py::test_a_view_that_was_read_without_them_hears_of_those_that_are_mended",
-        (LUA + "mend.lua", "record.rev) == 1 then", "record.rev) == 2 then"),
+        (LUA + "mend.lua", "if placed > 0 then", "if placed > 9 then"),
+    ),
+    mutant(
+        "R2",
+        "a name's place that is mended is not told",
+        "faults/test_damage.py::test_a_view_that_was_read_without_them_hears_of_those_that_are_mended",
+        (LUA + "mend.lua", "placed = placed + put(SERVED", "put(SERVED"),
+    ),
+    mutant(
+        "R2",
+        "of a model that is listed again one instance is told",
+        "faults/test_damage.py::test_a_view_that_was_read_without_them_hears_of_those_that_are_mended",
+        (LUA + "mend.lua", "rev = rev + listed", "rev = rev"),
+    ),
+    mutant(
+        "R2",
+        "who lists a model again tells of itself alone",
+        "faults/test_damage.py::test_a_view_that_was_read_without_a_model_hears_of_all_of_it_with_the_next_of_it",
+        (
+            LUA + "register.lua",
+            "rev, cause = rev + 1, cause .. ', model lost'",
+            "cause = cause .. ', model lost'",
+        ),
     ),
 ]
