@@ -28,7 +28,7 @@ from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.tested import TESTED, Tested
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_SECS = 240.0
+LIMIT_SECS = 640.0
 MUTANT_SEEDS = 3
 TOPOLOGIES = ("standalone", "sentinel", "cluster")
 

@@ -1,7 +1,8 @@
 """Reads the event streams behind the registry's back, as they are: what truly was written, and when.
 
 All servers are asked again and again. An entry was written after the last round in which every
-server that could have taken it was read without it, and before the round that found it.
+server that could have taken it was read without it, and before the round that found it. One that is
+killed or paused has taken what nobody has read: it is found later, there or where it was copied to.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Auditor:
         self._clients: dict[int, Any] = {}
         self._last: dict[_Place, _Raw | None] = {}
         self._known: dict[tuple[int, str, int], bytes] = {}
-        self._complete = time.monotonic()
+        self._complete = self._started = time.monotonic()
+        self._read_at: dict[_Place, float] = {}
         self._away: dict[int, float] = {}
         self._split: float | None = None
         self._ahead = 0.0
@@ -88,15 +90,17 @@ class Auditor:
         self._note_clock()
         begun = time.monotonic()
         whole = True
-        served = Counter[int]()
+        read: list[_Place] = []
         for server in self._servers():
             if not server.alive:
                 continue  # nobody can write there
             try:
-                served.update(self._read(server))
+                read += self._read(server)
             except (redis.RedisError, OSError):
                 # Killed meanwhile? Then nothing is written there from now on.
                 whole = whole and not server.alive
+        served = Counter(place.partition for place in read)
+        self._read_at |= dict.fromkeys(read, begun)
         self._note_away(set(served), begun)
         self._note_split(two=max(served.values(), default=0) > 1, begun=begun)
         if whole:
@@ -142,8 +146,8 @@ class Auditor:
             )
         return self._clients[port]
 
-    def _read(self, server: Standalone) -> set[int]:
-        """Read what is new on a primary; the partitions that it serves."""
+    def _read(self, server: Standalone) -> list[_Place]:
+        """Read what is new on a primary: the streams of the partitions that it serves."""
         client = self._client(server.port)
         pipe = client.pipeline(transaction=False)
         pipe.role()
@@ -155,13 +159,26 @@ class Auditor:
         if isinstance(role, Exception):
             raise role
         if role[0] not in (b"master", "master"):
-            return set()
-        served: set[int] = set()
+            return []
+        read: list[_Place] = []
         for partition, found in enumerate(streams):
             if not isinstance(found, Exception):
-                served.add(partition)
-                self._take(client, _Place(server.port, partition), found)
-        return served
+                place = _Place(server.port, partition)
+                self._take(client, place, found)
+                read.append(place)
+        return read
+
+    def _after(self, place: _Place) -> float:
+        """Before what moment nothing can have been written that is found there only now.
+
+        It was written there, or by the primary before, whichever was read last: all that those have had
+        was read then.
+        """
+        of_partition = [
+            at for p, at in self._read_at.items() if p.partition == place.partition
+        ]
+        latest = max(of_partition, default=self._started)
+        return min(self._complete, latest, self._read_at.get(place, latest))
 
     def _take(self, client: Any, place: _Place, found: list[_Raw]) -> None:
         last = self._last.get(place)
@@ -189,7 +206,7 @@ class Auditor:
             partition=place.partition,
             epoch=epoch,
             rev=revision,
-            after=self._complete,
+            after=self._after(place),
             port=place.port,
             head=head.decode(errors="surrogateescape"),
             about=about.decode(errors="surrogateescape"),
