@@ -103,9 +103,11 @@ class Soak:
         """All of it; how many things are amiss."""
         self._all("go on")
         self._warm_up()
+        self._peak()
         start = self._measure("start")
         self._all("go on")
         self._cycle(self.asked.cycles, self.asked.minutes)
+        self._peak()
         end = self._measure("end")
         wrong = self._compare(start, end)
         return wrong + self._truth()
@@ -120,6 +122,10 @@ class Soak:
                 self.faults.one(name)
                 self.faults.pause()
             self._progress()
+        self._await_cycles()
+
+    def _peak(self) -> None:
+        """As many as may be are listed at once, some times, and go: each look comes after that."""
         for _ in range(0 if self.asked.calm else ROUNDS):
             self.lasting["worker"].ask(f"more {2 * MOST_PRESENT}")
             self.faults.flood(lambda: self._passing() >= MOST_PRESENT)
@@ -214,16 +220,7 @@ class Soak:
             names = {
                 k.removeprefix("rr:{default/0}:") for k in keys() if instances not in k
             }
-            return not names & {
-                "tally",
-                "guard",
-                "out",
-                "served",
-                "overrides",
-                "aliases",
-                "holders",
-                "reports",
-            }
+            return not names & PASSING
 
         wait_for(quiet, "what ends by itself has ended", within_secs=PATIENCE_SECS)
         return keys()

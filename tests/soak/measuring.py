@@ -8,6 +8,7 @@ import ctypes
 import functools
 import gc
 import statistics
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,6 +76,8 @@ def held_by_process(roots: Sequence[object]) -> Figures:
     """What this process holds, and how many entries each table in reach of ``roots`` has.
 
     Bounded caches are emptied first: their entries are other ones at each look, of other sizes.
+    Room for entries that a table does not have is not counted: a dict keeps it until it next
+    grows, and then takes three times what is in it at that moment (CPython's ``GROWTH_RATE``).
     What nobody refers to is let go of, and what the allocator keeps of that is given back to the
     system: what is left is in use, but for pages of which one object uses a part.
     """
@@ -90,7 +93,9 @@ def held_by_process(roots: Sequence[object]) -> Figures:
         "threads": threading.active_count(),
         "tasks": len(asyncio.all_tasks()),
     }
-    tables = _tables(roots) + caches
+    tables, spare = _tables(roots)
+    found["bytes in use"] -= spare
+    tables += caches
     return found | {name: float(size) for name, size in sorted(tables.items())}
 
 
@@ -140,9 +145,13 @@ def _is_ours(one: Any) -> bool:
     return str(getattr(one, "__module__", "")).startswith(OURS)
 
 
-def _tables(roots: Iterable[object]) -> Counter[str]:
-    """Entries of all containers that can be reached through objects of ours, by where they are."""
+def _tables(roots: Iterable[object]) -> tuple[Counter[str], int]:
+    """Entries of all containers that can be reached through objects of ours, by where they are.
+
+    And the bytes of room in them that no entry takes.
+    """
     sizes: Counter[str] = Counter()
+    spare = 0
     seen: set[int] = set()
     kept: list[object] = []  # so that no address is used twice
     left: list[tuple[object, str]] = [(root, "") for root in roots]
@@ -157,11 +166,24 @@ def _tables(roots: Iterable[object]) -> Counter[str]:
         elif isinstance(one, (Mapping, list, tuple, set, frozenset, deque)):
             if not isinstance(one, (tuple, frozenset)):  # which don't grow
                 sizes[where] += len(cast("Any", one))
+                spare += _spare(cast("Any", one))
             left += [(entry, where) for entry in _entries(cast("Any", one))]
         elif _is_ours(type(one)) and not isinstance(one, BaseModel):
             name = type(one).__name__
             left += [(value, f"{name}.{key}") for key, value in _attributes(one)]
-    return sizes
+    return sizes, spare
+
+
+def _spare(one: Any) -> int:
+    """By how many bytes it is larger than a new one with as many entries."""
+    entries: list[Any] = list(one)
+    if isinstance(one, dict):
+        return sys.getsizeof(cast("object", one)) - sys.getsizeof(
+            dict.fromkeys(entries)
+        )
+    if isinstance(one, set):
+        return sys.getsizeof(cast("object", one)) - sys.getsizeof(set(entries))
+    return 0
 
 
 def _entries(one: Any) -> list[Any]:
@@ -192,8 +214,10 @@ def held_by_redis(server: Standalone) -> Figures:
             server.call(*what)
     server.call("MEMORY", "PURGE")
     memory = server.info("memory")
+    # Buffers have the size of what went through them last, or was not yet written.
+    buffers = int(memory["mem_clients_normal"]) + int(memory["mem_aof_buffer"])
     found: Figures = {
-        "used memory": float(memory["used_memory"]),
+        "used memory": float(memory["used_memory"]) - buffers,
         "used memory, data": float(memory["used_memory_dataset"]),
         "keys": float(cast("int", server.call("DBSIZE"))),
         "clients": float(server.info("clients")["connected_clients"]),
