@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.auditor import Auditor, _Place
 from tests.chaos.faults import FAULTS
 from tests.chaos.judge import CHECKS, judge
 from tests.chaos.judge.history import History
@@ -164,3 +165,17 @@ def test_a_flip_before_its_time_is_convicted_unless_the_clocks_of_the_machine_we
     stage.close()
 
     assert ("nobody_who_has_beaten_is_flipped" in _convicted(tmp_path)) == convicted
+
+
+def test_what_a_server_took_before_it_was_killed_or_paused_is_not_dated_after_that(
+    tmp_path: Path,
+) -> None:
+    auditor = Auditor(Notebook(tmp_path / "stage.notes", "stage"), lambda: (), 1)
+    former, promoted = _Place(1, 0), _Place(2, 0)
+    auditor._complete = 10.0  # rounds went on without it
+    auditor._read_at = {former: 4.0}
+    assert auditor._after(former) == auditor._after(promoted) == 4.0
+
+    auditor._read_at[promoted] = 9.0
+    assert auditor._after(promoted) == 9.0
+    assert auditor._after(former) == 4.0  # it comes back, with what nobody read
