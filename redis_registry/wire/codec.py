@@ -8,6 +8,7 @@ A *row* is what scripts answer and events carry: see ``store/lua/lib/record.lua`
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -96,9 +97,7 @@ _CAUSES: dict[bytes, tuple[Literal["failures", "flapping"], bool]] = {
 
 
 _SHARED_BYTES = 256
-_MOST_SPECS = 4096
-_specs: dict[bytes, dict[str, Any]] = {}
-"""Short specs as decoded: the instances of a model mostly have the same."""
+_MOST_SHARED = 4096
 
 _from_timestamp = datetime.fromtimestamp
 
@@ -152,14 +151,22 @@ def decode_spec(spec: bytes) -> dict[str, Any]:
         )
         raise FormatMismatch(msg)
     # What a newer release adds is left out.
-    fields = {_LONG[short]: value for short, value in given.items() if short in _LONG}
-    if len(spec) <= _SHARED_BYTES and not any(
-        isinstance(value, (dict, list)) for value in fields.get("metadata", {}).values()
-    ):  # validating copies the metadata, but nothing below
-        if len(_specs) >= _MOST_SPECS:
-            _specs.clear()
-        _specs[spec] = fields
-    return fields
+    return {_LONG[short]: value for short, value in given.items() if short in _LONG}
+
+
+@functools.lru_cache(_MOST_SHARED)
+def _shared(spec: bytes) -> dict[str, Any] | None:
+    """The fields of a spec, if many may have them; instances of a model mostly have the same."""
+    fields = decode_spec(spec)
+    below = fields.get("metadata", {}).values()
+    # Validating copies the metadata, but nothing below.
+    return None if any(isinstance(one, (dict, list)) for one in below) else fields
+
+
+def _fields(spec: bytes) -> dict[str, Any]:
+    """The fields of a spec, to be read only."""
+    shared = _shared(spec) if len(spec) <= _SHARED_BYTES else None
+    return decode_spec(spec) if shared is None else shared
 
 
 def encode_load(load: Load) -> str:
@@ -201,11 +208,8 @@ def decode_row(raw: bytes) -> ModelInstance:
     timeout_secs = int(timeout_ms) / 1000
     state, served = _STATES[state_text]
     enabled, checked, readiness = _FLAGS[flags]
-    given = _specs.get(spec)
-    if given is None:
-        given = decode_spec(spec)
     fields: dict[str, Any] = {
-        **given,
+        **_fields(spec),
         "model_name": model_name,
         "host": host,
         "port": port,
@@ -276,7 +280,7 @@ def served_by(raw: bytes) -> tuple[str, ...]:
     if _SERVES not in raw:
         return ()
     try:
-        return tuple(decode_spec(raw.split(b"|", BEFORE_SPEC)[-1]).get("serves", ()))
+        return tuple(_fields(raw.split(b"|", BEFORE_SPEC)[-1]).get("serves", ()))
     except (*UNREADABLE, FormatMismatch):
         return ()
 

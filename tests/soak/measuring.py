@@ -146,7 +146,7 @@ def _is_ours(one: Any) -> bool:
 
 
 def _tables(roots: Iterable[object]) -> tuple[Counter[str], int]:
-    """Entries of all containers that can be reached through objects of ours, by where they are.
+    """Entries of all containers that can be reached through modules and objects of ours, by where.
 
     And the bytes of room in them that no entry takes.
     """
@@ -154,7 +154,7 @@ def _tables(roots: Iterable[object]) -> tuple[Counter[str], int]:
     spare = 0
     seen: set[int] = set()
     kept: list[object] = []  # so that no address is used twice
-    left: list[tuple[object, str]] = [(root, "") for root in roots]
+    left = [*_of_modules(), *((root, "") for root in roots)]
     while left:
         one, where = left.pop()
         if id(one) in seen:
@@ -172,6 +172,18 @@ def _tables(roots: Iterable[object]) -> tuple[Counter[str], int]:
             name = type(one).__name__
             left += [(value, f"{name}.{key}") for key, value in _attributes(one)]
     return sizes, spare
+
+
+def _of_modules() -> list[tuple[object, str]]:
+    """What our modules keep beside constants, and where."""
+    return [
+        (value, f"{module}.{name}")
+        for module in list(sys.modules)
+        if module.startswith(OURS)
+        for name, value in vars(sys.modules[module]).items()
+        if isinstance(value, (dict, list, set, deque))
+        and not (name.isupper() or name.startswith("__"))
+    ]
 
 
 def _spare(one: Any) -> int:

@@ -49,9 +49,16 @@ OPTIONS: dict[str, Any] = {
 
 CACHED = 20_000
 
-ALLOCATOR = {"PYTHONMALLOC": "malloc", "MALLOC_ARENA_MAX": "1"}
+ALLOCATOR = {
+    "PYTHONMALLOC": "malloc",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+}
 """The C library's, in one arena: it gives free memory back by the page, where Python's own needs a
-megabyte with nothing in it, and how many of those one peak leaves behind is luck."""
+megabyte with nothing in it, and how many of those one peak leaves behind is luck. What is large is
+mapped for itself, always (the bound would rise with each that is freed); and no thread keeps what
+it has freed for its next need, which counts as in use (some 100 kB a thread)."""
 
 
 MODEL_SIZE = 50
