@@ -28,7 +28,6 @@ from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.tested import TESTED, Tested
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_SECS = 640.0
 MUTANT_SEEDS = 3
 TOPOLOGIES = ("standalone", "sentinel", "cluster")
 
@@ -100,9 +99,9 @@ def _play_once(task: Task, binary: str | None) -> Result:
         start_new_session=True,
     )
     try:
-        result = Result.parsed(task, *playing.communicate(timeout=LIMIT_SECS))
+        result = Result.parsed(task, *playing.communicate(timeout=task.limit_secs))
     except subprocess.TimeoutExpired:
-        result = Result(task, [f"it did not end within {LIMIT_SECS:g} s"])
+        result = Result(task, [f"it did not end within {task.limit_secs:g} s"])
     finally:  # it may have started processes that would go on, and slow down all others
         with suppress(ProcessLookupError):
             os.killpg(playing.pid, SIGKILL)

@@ -16,10 +16,7 @@ from tests.chaos.run import Plot, perform
 from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.schedule import by_chance
 from tests.chaos.stage import Stage
-from tests.chaos.tested import TESTED
-
-TESTS_SECS = 620
-"""Longer than any of them has by its own limit."""
+from tests.chaos.tested import TESTED, TESTS_SECS
 
 
 def _scenario(name: str) -> Scenario:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from tests.chaos.judge import Verdict
 from tests.chaos.mutants import CHAOS_MUTANTS
+from tests.chaos.tested import TESTS_SECS
 
 __all__ = ["Kind", "Result", "Task", "verdict_json"]
 
@@ -29,6 +30,11 @@ class Task:
     name: str
     seed: int
     secs: float = 30.0
+
+    @property
+    def limit_secs(self) -> float:
+        """What takes longer hangs; setting the stage and judging have their time too."""
+        return TESTS_SECS + 20 if self.kind == "tested" else self.secs + 190
 
     def words(self) -> list[str]:
         """It as arguments of :mod:`tests.chaos.play`."""

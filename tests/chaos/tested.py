@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["TESTED", "Tested"]
+__all__ = ["TESTED", "TESTS_SECS", "Tested"]
+
+TESTS_SECS = 620.0
+"""Longer than any of the tests has by its own limit."""
 
 
 @dataclass(frozen=True)
